@@ -1,0 +1,51 @@
+"""Ports of delivery: what a broker must give. Connectors fill them; `broker_crypto.testing` has them in memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from broker_crypto.records import LogEntry, TopicFacts
+
+
+class GroupLog(Protocol):
+    """An append-only log per group on a broker (one instance a group and agent).
+
+    Every call may raise BrokerUnavailable. `append` raises LostRace when `expected` is not met, AppendUnknown when the
+    answer was lost, GroupTooLarge when the broker cannot take the record.
+    """
+
+    async def open(self, group: str, create: bool) -> str:
+        """Create or check the log with its settings; returns its identity. PolicyConflict names each wrong setting.
+
+        With `create` False a log that does not exist is BrokerUnavailable.
+        """
+        ...
+
+    async def head(self) -> int:
+        """The first position not yet written, by a read no older than this call."""
+        ...
+
+    async def read(self, position: int, limit: int) -> list[LogEntry]:
+        """Entries from `position` on, at most `limit`; GroupLogTruncated if `position` was trimmed away."""
+        ...
+
+    async def append(self, record: bytes, expected: int | None) -> int | None:
+        """Append; `expected` is the position of the group's last record that was read (None: unconditional).
+
+        Returns the position where the broker tells it. The answer decides nothing: reading does.
+        """
+        ...
+
+    async def changed(self) -> None:
+        """Return when there may be more to read; may wake for nothing."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Topics(Protocol):
+    """What the broker says of data topics."""
+
+    async def describe(self, topic: str) -> list[TopicFacts]:
+        """One entry per Kafka topic, or per stream that holds one of its subjects; empty if it does not exist."""
+        ...

@@ -1,0 +1,173 @@
+"""Frozen types that cross rooms: types only, no behaviour beyond reading a field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+Header: TypeAlias = tuple[str, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record lies or goes: Kafka's partition and key, or a NATS subject.
+
+    `topic` is the policy's name of the topic. `partition` is -1 on NATS, `subject` "" on Kafka. `position` is
+    (identity of the topic, offset or stream sequence) when opening, None on core NATS and when sealing.
+    """
+
+    topic: str
+    partition: int = -1
+    subject: str = ""
+    key: bytes | None = None
+    position: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One write of the store that must be durable before what it belongs to is released. `value` None deletes."""
+
+    kind: str
+    key: bytes
+    value: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What is known of an opened record. Plain: sender None, channel "plain"."""
+
+    channel: str
+    sender: str | None = None
+    leaf: int | None = None
+    epoch: int | None = None
+    record_id: bytes | None = None
+    duplicate: bool = False
+    gap: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One record to publish: `data` in place of the payload, `headers` that go outside."""
+
+    data: bytes
+    headers: Sequence[Header] = ()
+    rows: Sequence[Row] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One record that may be handed out. `headers` is None where none were sealed."""
+
+    payload: bytes = field(repr=False)
+    headers: Sequence[Header] | None = field(repr=False)
+    security: Security
+    rows: Sequence[Row] = ()
+    receipt: object | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The record's epoch is not in what was read of the group log: read on, then open again with `final=True`."""
+
+    topic: str
+    epoch: int
+    epoch_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RosterEntry:
+    """One leaf of an epoch: identity (URI), signature public key as in the LeafNode, right to write by that epoch's policy."""
+
+    identity: str
+    signature_key: bytes
+    may_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """First refused positions of one occupant of a leaf, worked out for one epoch's roster (topics.md, Fence).
+
+    `ends` maps (topic, identity of the topic) to {partition: first refused position}. What has no entry is refused from 0.
+    """
+
+    ends: Mapping[tuple[str, str], Mapping[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochView:
+    """What a topic channel reads of an epoch. Built by delivery, never changed."""
+
+    epoch: int
+    epoch_id: bytes
+    suite: int
+    group_id: bytes
+    stream_secret: bytes = field(repr=False)
+    roster: Mapping[int, RosterEntry]
+    topics: frozenset[str]
+    fences: Mapping[int, Sequence[Fence]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """All that a topic channel knows of its group; replaced as a whole after a transaction has committed.
+
+    `epochs` by epoch_id (16 bytes); `current` is the newest epoch number read from the log; `sealing` the view to seal
+    in, None while the agent may not; `leaf` the own leaf there. Intervals are (first, last) epoch numbers, inclusive.
+    `erased` and `other_groups` are epoch ids (of erased epochs, of other groups that this agent holds or held).
+    """
+
+    epochs: Mapping[bytes, EpochView]
+    current: int
+    sealing: EpochView | None = None
+    leaf: int | None = None
+    absent: Sequence[tuple[int, int]] = ()
+    missed: Sequence[tuple[int, int]] = ()
+    erased: frozenset[bytes] = frozenset()
+    other_groups: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One record of a group log. `position` as the broker counts, `time_ms` the broker's time of it."""
+
+    position: int
+    time_ms: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What a broker says of one Kafka topic, or of one stream that holds a subject of the topic.
+
+    `ends` maps a partition (-1 on NATS) to the first position not written yet; `retention_s` None is no limit.
+    """
+
+    topic: str
+    identity: str
+    ends: Mapping[int, int]
+    retention_s: int | None
+    compacted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One leaf of a group as shown to applications. `last_path_ms` is the signed time of its last path commit."""
+
+    leaf: int
+    identity: str
+    role: str
+    last_path_ms: int
+
+
+class Clock(Protocol):
+    """Wall clock in ms since 1970 and a monotonic clock in s. Tests bring their own."""
+
+    def now_ms(self) -> int: ...
+    def monotonic(self) -> float: ...
+
+
+class Random(Protocol):
+    """Source of random bytes; `secrets.token_bytes` in the product, seeded in the simulator."""
+
+    def __call__(self, n: int, /) -> bytes: ...
