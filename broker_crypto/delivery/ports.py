@@ -22,15 +22,23 @@ class GroupLog(Protocol):
         ...
 
     async def head(self) -> int:
-        """The first position not yet written, by a read no older than this call."""
+        """The first position not yet written (0 for an empty log), by a read no older than this call.
+
+        Every entry of this group that was acknowledged before the call lies below it.
+        """
         ...
 
     async def read(self, position: int, limit: int) -> list[LogEntry]:
-        """Entries from `position` on, at most `limit`; GroupLogTruncated if `position` was trimmed away."""
+        """This group's entries from `position` on, at most `limit`, in order; position 0 is the log's beginning.
+
+        GroupLogTruncated if entries at or behind `position` were trimmed away. Positions may have holes (other groups'
+        records on a shared stream), entries are never skipped.
+        """
         ...
 
     async def append(self, record: bytes, expected: int | None) -> int | None:
-        """Append; `expected` is the position of the group's last record that was read (None: unconditional).
+        """Append; `expected` is the position of the group's last record that was read, -1 for a log read to be empty
+        (None: unconditional).
 
         Returns the position where the broker tells it. The answer decides nothing: reading does.
         """
