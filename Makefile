@@ -24,7 +24,7 @@ venv: $(VENV)/.dev
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "broker_crypto needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
-	$(call NEED,$(PYTHON) -c 'import ensurepip\, venv',python3-venv)
+	$(call NEED,$(PYTHON) -m ensurepip --version,python3-venv)
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@touch $@
 
@@ -51,7 +51,7 @@ test: check
 	$(PYTEST) tests $(ARGS)
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check broker_crypto connectors tests bench docs examples
+	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
