@@ -6,6 +6,10 @@ memory and time (changing one changes nothing that others see).
 
 from __future__ import annotations
 
+# --- specifications -------------------------------------------------------------------------------------------------
+MAX_PSKS = 2**16 - 1  # pre-shared keys of one commit: count is a uint16 in PSKLabel (RFC 9420 section 8.4): UsageError
+MAX_GENERATION = 2**32 - 1  # generation of a ratchet, a uint32 (RFC 9420 section 9.1): UsageError when sending
+
 # --- constants of our formats -------------------------------------------------------------------------------------
 MAX_RECORD = 16 * 1024 * 1024  # bytes of headers || payload in a topic record: MalformedRecord
 MAX_GROUP_RECORD = 1024 * 1024  # bytes of one record of the group log; larger ones are passed over, own ones GroupTooLarge
@@ -27,6 +31,10 @@ VERIFIED_ROOTS = 4096  # roots of verified batches kept by a reader
 EVENTS_QUEUE = 1024  # events waiting in one `agent.events()`; the oldest is dropped and counted
 BEHIND_IDS = 1024  # epoch ids that were not in the log when looked for
 BEHIND_SECONDS = 60.0
+
+MAX_FORWARD = 4096  # generations that one message may be ahead of its sender's ratchet (RFC 9420 section 9.1): PeerError(rule="generation")
+MAX_SKIPPED = 1024  # keys of passed generations kept by one ratchet for messages that come late; the oldest go first
+MAX_SECRET_TREE_SKIPPED = 65_536  # the same in a whole secret tree
 
 # --- times --------------------------------------------------------------------------------------------------------
 EPOCH_WAIT_SECONDS = 30.0  # default of `epoch_wait`
