@@ -25,6 +25,9 @@ RATE_WINDOW_MS = 10_000  # commits of one key or identity in force within this w
 RATE_KEY = 4
 RATE_IDENTITY = 16
 CHAIN_MAX = 4  # certificates in a credential, leaf first
+CERTIFICATE_MAX = 8192  # bytes of one certificate: PeerError before it is parsed
+IDENTITY_MAX = 2048  # bytes of an identity, a prefix, a role pattern (the SPIFFE ID limit)
+GROUP_NAME_MAX = 200  # characters of a group's name; with `_bc.group.` and `.g<n>` it stays below Kafka's 249
 
 # --- bounds of memory ---------------------------------------------------------------------------------------------
 VERIFIED_ROOTS = 4096  # roots of verified batches kept by a reader

@@ -160,6 +160,14 @@ class Member:
     last_path_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A CA certificate (DER) that is trusted, and the prefixes (each ends in `/`) of the identities it speaks for."""
+
+    certificate: bytes
+    identities: tuple[str, ...]
+
+
 class Clock(Protocol):
     """Wall clock in ms since 1970 and a monotonic clock in s. Tests bring their own."""
 
