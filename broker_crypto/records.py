@@ -86,7 +86,7 @@ class RosterEntry:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """First refused positions of one occupant of a leaf, worked out for one epoch's roster (topics.md, Fence).
+    """First refused positions of one occupant of a leaf, worked out for one epoch's roster (docs/topics.md, Fences).
 
     `ends` maps (topic, identity of the topic) to {partition: first refused position}. What has no entry is refused from 0.
     """
