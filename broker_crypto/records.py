@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Header: TypeAlias = tuple[str, bytes | None]
 
@@ -75,8 +75,7 @@ class Behind:
     epoch_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RosterEntry:
+class RosterEntry(NamedTuple):
     """One leaf of an epoch: identity (URI), signature public key as in the LeafNode, right to write by that epoch's policy."""
 
     identity: str

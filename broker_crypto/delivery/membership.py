@@ -1,0 +1,189 @@
+"""What a member makes of the group log: one record in, the next membership out.
+
+The chain of epochs (`rules.Chain`) is everybody's. On top of it lies what only this member knows: its MLS state, the
+epochs it entered, those it was locked out of. A commit that counts ends the epoch whether we can enter the next or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from broker_crypto.delivery.group_policy import identity_of
+from broker_crypto.delivery.log_records import record_hash
+from broker_crypto.delivery.rules import Chain, Verdict, judge
+from broker_crypto.mls.group import CannotEnter, Group
+from broker_crypto.records import LogEntry, RosterEntry
+
+JOINING, MEMBER, LOCKED_OUT, REMOVED, LEFT, HALTED = "joining", "member", "locked_out", "removed", "left", "halted"
+
+Intervals = tuple[tuple[int, int | None], ...]  # (first, last) epoch; None: still open
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One record of the log as it was read: position, SHA-256, the broker's time in ms."""
+
+    position: int
+    digest: bytes
+    time_ms: int
+
+    @classmethod
+    def of(cls, entry: LogEntry) -> Seen:
+        return cls(entry.position, record_hash(entry.record), entry.time_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far the log was read: its identity, the last record, and the record that made our epoch."""
+
+    log: str
+    last: Seen
+    epoch: Seen | None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """An epoch that was entered. `stream_secret` is None once erased; times are signed times in ms."""
+
+    epoch: int
+    epoch_id: bytes
+    suite: int
+    began: int
+    ended: int | None
+    topics: tuple[str, ...]
+    roster: Mapping[int, RosterEntry]
+    stream_secret: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One group, as this agent knows it. `halt` is the code of the error that halted it."""
+
+    group: str
+    state: str = JOINING
+    cursor: Cursor | None = None
+    chain: Chain | None = None
+    mls: Group | None = field(default=None, repr=False)
+    entered: Intervals = ()
+    missed: Intervals = ()
+    resyncs: tuple[int, ...] = ()
+    mend: bool = False  # the head's external_pub is not that of the epoch
+    halt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one record made: the next membership, the epoch entered with it, and whether an epoch ended.
+
+    `lock_out` is why a commit that counts could not be entered, `alarm` the identity to name for it.
+    """
+
+    next: Membership
+    verdict: Verdict
+    moved: bool = False
+    own: bool = False
+    epoch: Epoch | None = None
+    ended_ms: int | None = None
+    lock_out: str | None = None
+    alarm: str | None = None
+
+
+def follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes, Group], known: Mapping[int, RosterEntry]) -> Step:
+    """Read one record. `staged` are own pending states by commit hash, `known` the newest roster (entries are shared).
+
+    Never raises for an input; a record that does not count changes nothing but the cursor.
+    """
+    verdict = judge(member.chain, entry, member.group)
+    seen = Seen.of(entry)
+    moved = verdict.kind in ("founding", "commit")
+    previous = member.cursor.epoch if member.cursor else None
+    cursor = Cursor(log, seen, seen if moved else previous)
+    if not moved:
+        return Step(replace(member, cursor=cursor), verdict)
+    base = replace(member, cursor=cursor, chain=verdict.chain, mend=False)
+    mine = staged.get(verdict.hash)
+    if mine is not None and _same_context(mine, verdict):
+        return _entered(base, verdict, mine, known, own=True)
+    if verdict.kind == "founding" or member.mls is None:
+        return Step(base, verdict, moved=True)
+    return _others(base, verdict, member.mls, known)
+
+
+def _same_context(mine: Group, verdict: Verdict) -> bool:
+    return verdict.chain is not None and mine.public.context == verdict.chain.public.context
+
+
+def _others(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int, RosterEntry]) -> Step:
+    commit = verdict.commit
+    if commit is None:
+        return Step(base, verdict, moved=True)
+    ended = commit.data.time
+    if mls.leaf in commit.staged.removed:
+        gone = replace(base, state=JOINING, mls=None, entered=_close(base.entered, mls.public.epoch))
+        return Step(gone, verdict, moved=True, ended_ms=ended)
+    try:
+        return _entered(base, verdict, mls.enter(commit.staged, commit.message), known)
+    except CannotEnter as error:
+        out = replace(
+            base,
+            state=LOCKED_OUT,
+            mls=None,
+            entered=_close(base.entered, mls.public.epoch),
+            missed=(*base.missed, (mls.public.epoch + 1, None)),
+        )
+        return Step(out, verdict, moved=True, ended_ms=ended, lock_out=error.reason, alarm=commit.sender)
+
+
+def _entered(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int, RosterEntry], own: bool = False) -> Step:
+    chain, number = base.chain, mls.public.epoch
+    if chain is None:
+        raise ValueError("an epoch without a chain")
+    entered = base.entered
+    if not entered or entered[-1][1] is not None:
+        entered = (*entered, (number, None))
+    nxt = replace(
+        base,
+        state=MEMBER,
+        mls=mls,
+        entered=entered,
+        missed=_close(base.missed, number - 1),
+        mend=chain.external_pub != mls.external_public,
+    )
+    ended = verdict.commit.data.time if verdict.commit else None
+    return Step(nxt, verdict, moved=True, own=own, epoch=epoch_of(chain, mls, known), ended_ms=ended)
+
+
+def _close(intervals: Intervals, last: int) -> Intervals:
+    if not intervals or intervals[-1][1] is not None:
+        return intervals
+    return (*intervals[:-1], (intervals[-1][0], last))
+
+
+def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry]) -> Epoch:
+    """The epoch that `mls` is in: its keys exported (RFC 9420 section 8.5), its roster by the group's policy."""
+    suite, group_id = mls.public.suite, mls.public.group_id
+    return Epoch(
+        epoch=mls.public.epoch,
+        epoch_id=mls.export("broker_crypto epoch id v1", group_id, 16),
+        suite=suite.number,
+        began=chain.time,
+        ended=None,
+        topics=chain.policy.topics,
+        roster=roster_of(chain, known),
+        stream_secret=mls.export("broker_crypto stream v1", group_id, suite.nh),
+    )
+
+
+def roster_of(chain: Chain, known: Mapping[int, RosterEntry]) -> dict[int, RosterEntry]:
+    """{leaf: entry} of the chain's epoch; entries of `known` that did not change are the same objects."""
+    roster: dict[int, RosterEntry] = {}
+    for index, leaf in chain.public.tree.leaves():
+        old = known.get(index)
+        if old is not None and old.signature_key == leaf.signature_key:
+            may_write = chain.policy.may_write(old.identity)
+            roster[index] = old if may_write == old.may_write else old._replace(may_write=may_write)
+        else:
+            identity = identity_of(leaf)
+            roster[index] = RosterEntry(identity, leaf.signature_key, chain.policy.may_write(identity))
+    return roster
