@@ -34,10 +34,8 @@ VERIFIED_ROOTS = 4096  # roots of verified batches kept by a reader
 EVENTS_QUEUE = 1024  # events waiting in one `agent.events()`; the oldest is dropped and counted
 BEHIND_IDS = 1024  # epoch ids that were not in the log when looked for
 BEHIND_SECONDS = 60.0
-
-MAX_FORWARD = 4096  # generations that one message may be ahead of its sender's ratchet (RFC 9420 section 9.1): PeerError(rule="generation")
+MAX_FORWARD = 1024  # generations that one message may be ahead of its sender's ratchet (RFC 9420 section 9.1): PeerError(rule="generation")
 MAX_SKIPPED = 1024  # keys of passed generations kept by one ratchet for messages that come late; the oldest go first
-MAX_SECRET_TREE_SKIPPED = 65_536  # the same in a whole secret tree
 
 # --- times --------------------------------------------------------------------------------------------------------
 EPOCH_WAIT_SECONDS = 30.0  # default of `epoch_wait`

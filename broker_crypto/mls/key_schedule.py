@@ -3,13 +3,14 @@
     init_secret[n-1] + commit_secret -> joiner_secret;  joiner_secret + psk_secret -> welcome_secret, epoch_secret
     epoch_secret -> the secrets of `EpochSecrets`, init_secret[n] among them
 
-The joiner and welcome secrets live in `NextEpoch` only as long as a Welcome is made; they are no part of a group's state.
+The joiner, welcome and encryption secrets live in `NextEpoch` only, as long as a Welcome and the secret tree are made; they
+are no part of a group's state, where they would undo the deletion of used message keys (RFC 9420 section 9.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from broker_crypto.crypto.suites import Suite
@@ -21,12 +22,11 @@ _EXTERNAL_INIT = b"MLS 1.0 external init secret"
 
 @dataclass(frozen=True, slots=True)
 class EpochSecrets:
-    """The secrets of one epoch, Nh bytes each. Source: RFC 9420 section 8, table 4."""
+    """The secrets that a member keeps of an epoch, Nh bytes each. Source: RFC 9420 section 8, table 4."""
 
     suite: Suite
     init_secret: bytes = field(repr=False)
     sender_data_secret: bytes = field(repr=False)
-    encryption_secret: bytes = field(repr=False)
     exporter_secret: bytes = field(repr=False)
     external_secret: bytes = field(repr=False)
     confirmation_key: bytes = field(repr=False)
@@ -36,21 +36,21 @@ class EpochSecrets:
 
     @classmethod
     def derive(cls, suite: Suite, epoch_secret: bytes) -> Self:
-        """All of them from the epoch secret; for a founded group that is Nh random bytes (RFC 9420 section 11)."""
-        labels = ("init", "sender data", "encryption", "exporter", "external", "confirm", "membership", "resumption", "authentication")
+        """All of them from the epoch secret."""
+        labels = ("init", "sender data", "exporter", "external", "confirm", "membership", "resumption", "authentication")
         return cls(suite, *(suite.derive_secret(epoch_secret, label) for label in labels))
 
     def encode(self) -> bytes:
-        """For storage: nine opaque<V> in the order of the fields."""
+        """For storage: eight opaque<V> in the order of the fields."""
         return b"".join(map(tls.opaque, self._all()))
 
     @classmethod
     def read(cls, reader: tls.Reader, suite: Suite) -> Self:
         """The next ones as `encode` wrote them."""
-        return cls(suite, *(reader.opaque() for _ in range(9)))
+        return cls(suite, *(reader.opaque() for _ in range(8)))
 
     def _all(self) -> tuple[bytes, ...]:
-        first = self.init_secret, self.sender_data_secret, self.encryption_secret, self.exporter_secret, self.external_secret
+        first = self.init_secret, self.sender_data_secret, self.exporter_secret, self.external_secret
         return *first, self.confirmation_key, self.membership_key, self.resumption_psk, self.epoch_authenticator
 
     def export(self, label: str, context: bytes, n: int) -> bytes:
@@ -81,11 +81,17 @@ class EpochSecrets:
 
 @dataclass(frozen=True, slots=True)
 class NextEpoch:
-    """An epoch that begins: what a Welcome needs, and its secrets."""
+    """An epoch that begins: what a Welcome needs, the root of the secret tree, and what a member keeps."""
 
     joiner_secret: bytes = field(repr=False)
     welcome_secret: bytes = field(repr=False)
+    encryption_secret: bytes = field(repr=False)
     secrets: EpochSecrets
+
+
+def found(suite: Suite, epoch_secret: bytes) -> NextEpoch:
+    """Epoch 0 of a group from Nh random bytes; there is no joiner and no welcome secret. RFC 9420 section 11."""
+    return NextEpoch(b"", b"", suite.derive_secret(epoch_secret, "encryption"), EpochSecrets.derive(suite, epoch_secret))
 
 
 def begin(suite: Suite, init_secret: bytes, commit_secret: bytes, psk_secret: bytes, context: GroupContext) -> NextEpoch:
@@ -101,7 +107,7 @@ def join(suite: Suite, joiner_secret: bytes, psk_secret: bytes, context: GroupCo
     """The epoch of `context` as a newcomer derives it from the joiner secret of its Welcome."""
     member_secret = suite.extract(joiner_secret, psk_secret)
     epoch_secret = suite.expand_with_label(member_secret, "epoch", context.encode(), suite.nh)
-    return NextEpoch(joiner_secret, suite.derive_secret(member_secret, "welcome"), EpochSecrets.derive(suite, epoch_secret))
+    return replace(found(suite, epoch_secret), joiner_secret=joiner_secret, welcome_secret=suite.derive_secret(member_secret, "welcome"))
 
 
 def welcome_secret(suite: Suite, joiner_secret: bytes, psk_secret: bytes) -> bytes:
