@@ -139,13 +139,6 @@ class MayNotWrite(GroupError):
     hint = "an admin gives it the role `writer` in the group's policy"
 
 
-class NotThisGroup(GroupError):
-    """The group's policy does not list this topic."""
-
-    code = "not_this_group"
-    hint = "an admin adds the topic to the group's policy"
-
-
 class LogRolledBack(GroupError):
     """The group log is not the one that was read before: a record or its identity changed, or it is shorter."""
 
@@ -206,6 +199,13 @@ class RecordRefused(BrokerCryptoError):
 
     code = "record_refused"
     message: Any = None  # the client's message, data None, where a connector has one to give
+
+
+class NotThisGroup(GroupError, RecordRefused):
+    """The group's policy does not list this topic: raised when sealing, returned for a record of such an epoch."""
+
+    code = "not_this_group"
+    hint = "an admin adds the topic to the group's policy"
 
 
 class NotEncrypted(RecordRefused):
