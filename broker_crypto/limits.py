@@ -10,6 +10,37 @@ from __future__ import annotations
 MAX_PSKS = 2**16 - 1  # pre-shared keys of one commit: count is a uint16 in PSKLabel (RFC 9420 section 8.4): UsageError
 MAX_GENERATION = 2**32 - 1  # generation of a ratchet, a uint32 (RFC 9420 section 9.1): UsageError when sending
 
+# --- of specifications --------------------------------------------------------------------------------------------
+MAX_EXPAND_BLOCKS = 255  # blocks of Nh bytes that HKDF-Expand gives, RFC 5869 section 2.3: UsageError
+MAX_VECTOR = 2**30 - 1  # bytes of a variable-size vector, RFC 9420 section 2.1.2: UsageError when writing
+PRIME_X25519 = 2**255 - 19  # u of a public key is below, RFC 7748 section 4.1: MalformedInput
+PRIME_X448 = 2**448 - 2**224 - 1  # RFC 7748 section 4.2: MalformedInput
+SMALL_ORDER_X25519 = frozenset(  # u of orders 1, 2, 4 and 8 on the curve and on its twist: MalformedInput
+    {
+        0,
+        1,
+        0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+        0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+        PRIME_X25519 - 1,
+    }
+)
+PRIME_ED25519 = PRIME_X25519  # y of a public key is below, RFC 8032 section 5.1.3: MalformedInput
+SMALL_ORDER_ED25519 = frozenset(  # y of orders 1, 2, 4 and 8: MalformedInput
+    {
+        0,
+        1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+        PRIME_X25519 - 1,
+    }
+)
+SMALL_ORDER_X448 = frozenset({0, 1, PRIME_X448 - 1})  # u of orders 1, 2 and 4 on the curve and on its twist: MalformedInput
+ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of the base point, FIPS 186-5 with SP 800-186
+ORDER_P384 = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
+ORDER_P521 = (
+    0x01FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFA51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409
+)
+
 # --- constants of our formats -------------------------------------------------------------------------------------
 MAX_RECORD = 16 * 1024 * 1024  # bytes of headers || payload in a topic record: MalformedRecord
 MAX_GROUP_RECORD = 1024 * 1024  # bytes of one record of the group log; larger ones are passed over, own ones GroupTooLarge
