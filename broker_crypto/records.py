@@ -193,3 +193,95 @@ class Random(Protocol):
     """Source of random bytes; `secrets.token_bytes` in the product, seeded in the simulator."""
 
     def __call__(self, n: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something an application or operator may want to know, as it happens. `group` is the log's full name."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Event):
+    """This agent is a member: `founded` if it made the group, `again` if it was one before."""
+
+    epoch: int
+    leaf: int
+    founded: bool
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochChanged(Event):
+    """A commit by `committer` began this epoch."""
+
+    epoch: int
+    committer: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined(Event):
+    """A leaf that was not there in the epoch before."""
+
+    epoch: int
+    leaf: int
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft(Event):
+    """A leaf that is gone."""
+
+    epoch: int
+    leaf: int
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockedOut(Event):
+    """A commit that counts could not be entered; `reason` says at what, `suspect` is whom the docs say to look at."""
+
+    epoch: int
+    reason: str
+    suspect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halted(Event):
+    """Following stopped; `code` is that of the error that sealing raises now."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A record was refused: the rule's topic, the error's code, the position as the broker counts."""
+
+    topic: str
+    code: str
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Marked(Event):
+    """A record opened with a mark: a duplicate, or records missing before it."""
+
+    topic: str
+    duplicate: bool
+    gap: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSuspected(Event):
+    """A record signed by a leaf of ours in an epoch of our number under another id."""
+
+    epoch: int
+    signer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSkew(Event):
+    """Own commits do not count because this machine's clock is off by about `off_ms` against the broker's."""
+
+    off_ms: int

@@ -42,7 +42,7 @@ class Chain:
     """What the log says up to one record: equal for every reader of it.
 
     `info` is the encoded GroupInfo of the head, whose external_pub newcomers use; `paths` the signed time (ms) of the
-    last path of each leaf; `time` that of the last counted commit.
+    last path of each leaf; `began` that of the commit that made the epoch; `time` that of the last counted commit.
     """
 
     group: str
@@ -53,6 +53,7 @@ class Chain:
     began: int
     paths: Mapping[int, int]
     founder: str
+    founder_leaf: mls_leaf.LeafNode
     founding_policy: GroupPolicy
     policy_signer: str
 
@@ -155,6 +156,7 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
         began=policy.time,
         paths={0: policy.time},
         founder=founder,
+        founder_leaf=leaves[0][1],
         founding_policy=policy,
         policy_signer=founder,
     )

@@ -1,0 +1,177 @@
+"""Rows of a group in the store, and back. One transaction holds state, cursor and keys of one log entry (docs/state.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from broker_crypto.delivery import rules
+from broker_crypto.delivery.committer import Staged
+from broker_crypto.delivery.group_policy import GroupPolicy
+from broker_crypto.delivery.membership import Cursor, Epoch, Intervals, Membership, Seen
+from broker_crypto.mls.group import Group
+from broker_crypto.mls.leaf import LeafNode
+from broker_crypto.mls.public import PublicGroup
+from broker_crypto.records import RosterEntry
+from broker_crypto.wire import envelopes, tls
+
+GROUP, CURSOR, EPOCH, STAGED, INTENT = "group", "cursor", "epoch", "staged", "intent"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Something wanted: `kind` join, rotate, remove, policy or leave; `refused` is why it ended undone."""
+
+    id: bytes
+    kind: str
+    asked: int
+    delta: bytes = b""
+    refused: str | None = None
+
+    def encode(self) -> bytes:
+        return envelopes.INTENT_ROW.encode(
+            {"id": self.id, "kind": self.kind, "asked": self.asked, "delta": self.delta, "refused": self.refused}
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Intent:
+        return cls(**envelopes.INTENT_ROW.decode(data))
+
+
+def prefix(group: str) -> bytes:
+    """Key prefix of a group's rows (a group's name holds no NUL)."""
+    return group.encode() + b"\x00"
+
+
+def epoch_key(group: str, epoch: Epoch) -> bytes:
+    return prefix(group) + epoch.epoch.to_bytes(8, "big") + epoch.epoch_id
+
+
+def encode_cursor(cursor: Cursor) -> bytes:
+    return envelopes.CURSOR_ROW.encode(
+        {"log": cursor.log, "last": _seen(cursor.last), "epoch": _seen(cursor.epoch) if cursor.epoch else None}
+    )
+
+
+def decode_cursor(data: bytes) -> Cursor:
+    d = envelopes.CURSOR_ROW.decode(data)
+    return Cursor(d["log"], Seen(**d["last"]), Seen(**d["epoch"]) if d["epoch"] else None)
+
+
+def _seen(seen: Seen) -> dict[str, Any]:
+    return {"position": seen.position, "digest": seen.digest, "time_ms": seen.time_ms}
+
+
+def encode_member(member: Membership) -> bytes:
+    """GroupRow: everything but the cursor, which has a row of its own."""
+    return envelopes.GROUP_ROW.encode(
+        {
+            "group": member.group,
+            "state": member.state,
+            "halt": member.halt,
+            "mend": member.mend,
+            "chain": _chain(member.chain) if member.chain else None,
+            "public": member.chain.public.to_bytes() if member.chain and member.mls is None else None,
+            "member": member.mls.to_bytes() if member.mls else None,
+            "entered": _intervals(member.entered),
+            "missed": _intervals(member.missed),
+            "resyncs": list(member.resyncs),
+        }
+    )
+
+
+def decode_member(data: bytes, cursor: Cursor | None) -> Membership:
+    d = envelopes.GROUP_ROW.decode(data)
+    mls = Group.from_bytes(d["member"]) if d["member"] is not None else None
+    public = mls.public if mls else PublicGroup.from_bytes(d["public"]) if d["public"] is not None else None
+    return Membership(
+        group=d["group"],
+        state=d["state"],
+        cursor=cursor,
+        chain=_read_chain(d["chain"], public, d["group"]) if d["chain"] and public else None,
+        mls=mls,
+        entered=tuple((i["first"], i["last"]) for i in d["entered"]),
+        missed=tuple((i["first"], i["last"]) for i in d["missed"]),
+        resyncs=tuple(d["resyncs"]),
+        mend=d["mend"],
+        halt=d["halt"],
+    )
+
+
+def _intervals(intervals: Intervals) -> list[dict[str, Any]]:
+    return [{"first": first, "last": last} for first, last in intervals]
+
+
+def _chain(chain: rules.Chain) -> dict[str, Any]:
+    return {
+        "info": chain.info,
+        "time": chain.time,
+        "began": chain.began,
+        "paths": [{"leaf": leaf, "time": time} for leaf, time in sorted(chain.paths.items())],
+        "founder": chain.founder,
+        "founder_leaf": chain.founder_leaf.encode(),
+        "founding_policy": chain.founding_policy.encode(),
+        "policy_signer": chain.policy_signer,
+    }
+
+
+def _read_chain(d: Mapping[str, Any], public: PublicGroup, group: str) -> rules.Chain:
+    return rules.Chain(
+        group=group,
+        public=public,
+        policy=rules.read_policy(public.context.extensions),
+        info=d["info"],
+        time=d["time"],
+        began=d["began"],
+        paths={p["leaf"]: p["time"] for p in d["paths"]},
+        founder=d["founder"],
+        founder_leaf=tls.decode(d["founder_leaf"], LeafNode.read),
+        founding_policy=GroupPolicy.decode(d["founding_policy"]),
+        policy_signer=d["policy_signer"],
+    )
+
+
+def encode_epoch(epoch: Epoch) -> bytes:
+    roster = [
+        {"leaf": leaf, "identity": e.identity, "signature_key": e.signature_key, "may_write": e.may_write}
+        for leaf, e in sorted(epoch.roster.items())
+    ]
+    return envelopes.EPOCH_ROW.encode(
+        {
+            "epoch": epoch.epoch,
+            "epoch_id": epoch.epoch_id,
+            "suite": epoch.suite,
+            "began": epoch.began,
+            "ended": epoch.ended,
+            "topics": list(epoch.topics),
+            "roster": roster,
+            "stream_secret": epoch.stream_secret,
+        }
+    )
+
+
+def decode_epoch(data: bytes) -> Epoch:
+    d = envelopes.EPOCH_ROW.decode(data)
+    roster = {r["leaf"]: RosterEntry(r["identity"], r["signature_key"], r["may_write"]) for r in d["roster"]}
+    return Epoch(
+        d["epoch"], d["epoch_id"], d["suite"], d["began"], d["ended"], tuple(d["topics"]), roster, stream_secret=d["stream_secret"]
+    )
+
+
+def encode_staged(staged: Staged) -> bytes:
+    return envelopes.STAGED_ROW.encode(
+        {
+            "commit_hash": staged.hash,
+            "epoch": staged.epoch,
+            "record": staged.record,
+            "next": staged.next.to_bytes(),
+            "intents": list(staged.intents),
+            "appended": staged.appended,
+        }
+    )
+
+
+def decode_staged(data: bytes) -> Staged:
+    d = envelopes.STAGED_ROW.decode(data)
+    return Staged(d["commit_hash"], d["epoch"], d["record"], Group.from_bytes(d["next"]), tuple(d["intents"]), d["appended"])
