@@ -8,9 +8,10 @@ from typing import Self, TypeAlias
 
 from broker_crypto.crypto.suites import Suite
 from broker_crypto.errors import MalformedInput, UsageError
+from broker_crypto.mls.group_info import GroupContext, GroupInfo
 from broker_crypto.mls.leaf import MLS10, KeyPackage
 from broker_crypto.mls.proposals import Commit, Proposal, encode_proposal, read_proposal
-from broker_crypto.mls.welcome import GroupContext, GroupInfo, Welcome
+from broker_crypto.mls.welcome import Welcome
 from broker_crypto.wire import tls
 
 

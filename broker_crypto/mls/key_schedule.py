@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from broker_crypto.crypto.suites import Suite
-from broker_crypto.mls.welcome import GroupContext
+from broker_crypto.mls.group_info import GroupContext
 from broker_crypto.wire import tls
 
 _EXTERNAL_INIT = b"MLS 1.0 external init secret"

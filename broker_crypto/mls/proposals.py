@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Self, TypeAlias
 from broker_crypto.errors import MalformedInput
 from broker_crypto.mls import psk
 from broker_crypto.mls.leaf import Extensions, KeyPackage, LeafNode, encode_extensions, read_extensions
-from broker_crypto.mls.treekem import UpdatePath
+from broker_crypto.mls.update_path import UpdatePath
 from broker_crypto.wire import tls
 
 BY_VALUE, BY_REFERENCE = 1, 2  # ProposalOrRefType

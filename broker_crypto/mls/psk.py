@@ -8,8 +8,9 @@ from enum import IntEnum
 from typing import Self, TypeAlias
 
 from broker_crypto.crypto.suites import Suite
-from broker_crypto.errors import MalformedInput, PeerError, UsageError
+from broker_crypto.errors import MalformedInput, UsageError
 from broker_crypto.limits import MAX_PSKS
+from broker_crypto.mls.validation import Rule, refuse
 from broker_crypto.wire import tls
 
 EXTERNAL, RESUMPTION = 1, 2
@@ -107,7 +108,7 @@ def gather(suite: Suite, ids: Sequence[PreSharedKeyId], held: PskSecrets) -> byt
     for psk_id in ids:
         secret = held.find(psk_id)
         if secret is None:
-            raise PeerError("a pre-shared key is not held", rule="psk_held", psk=describe(psk_id))
+            refuse(Rule.PSK_HELD, "a pre-shared key is not held", psk=describe(psk_id))
         pairs.append((psk_id, secret))
     return psk_secret(suite, pairs)
 

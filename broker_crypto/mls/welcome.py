@@ -1,94 +1,31 @@
-"""What a newcomer is told: GroupContext, GroupInfo, GroupSecrets and Welcome (RFC 9420 sections 8.1 and 12.4.3)."""
+"""Welcome: how a newcomer learns an epoch (RFC 9420 section 12.4.3.1). Joining with one is in `joining`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
-from broker_crypto.crypto.suites import Suite
-from broker_crypto.mls import psk
-from broker_crypto.mls.leaf import Extensions, encode_extensions, find_extension, read_extensions
-from broker_crypto.mls.treekem import HPKECiphertext
+from broker_crypto.crypto import AuthenticationFailed, Suite
+from broker_crypto.mls import key_schedule, psk
+from broker_crypto.mls.group_info import GroupContext, GroupInfo
+from broker_crypto.mls.leaf import KeyPackage
+from broker_crypto.mls.update_path import HPKECiphertext
+from broker_crypto.mls.validation import Rule, refuse
+from broker_crypto.records import Random
 from broker_crypto.wire import tls
 
-
-@dataclass(frozen=True, slots=True)
-class GroupContext:
-    """What all members of an epoch agree on. RFC 9420 section 8.1."""
-
-    version: int
-    cipher_suite: int
-    group_id: bytes
-    epoch: int
-    tree_hash: bytes
-    confirmed_transcript_hash: bytes
-    extensions: Extensions = ()
-    _encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
-
-    def encode(self) -> bytes:
-        """As on the wire; made once."""
-        if self._encoded is None:
-            head = tls.u16(self.version) + tls.u16(self.cipher_suite) + tls.opaque(self.group_id) + tls.u64(self.epoch)
-            hashes = tls.opaque(self.tree_hash) + tls.opaque(self.confirmed_transcript_hash)
-            object.__setattr__(self, "_encoded", head + hashes + encode_extensions(self.extensions))
-        return self._encoded or b""
-
-    @classmethod
-    def read(cls, reader: tls.Reader) -> Self:
-        """The next GroupContext."""
-        head = reader.u16(), reader.u16(), reader.opaque(), reader.u64()
-        return cls(*head, reader.opaque(), reader.opaque(), read_extensions(reader))
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """A GroupContext that fills `data`."""
-        return tls.decode(data, cls.read)
-
-    def extension(self, kind: int) -> bytes | None:
-        """Data of the extension of type `kind`, None where there is none."""
-        return find_extension(self.extensions, kind)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupInfo:
-    """The state of a group for those who are not in it, signed by the leaf `signer`. RFC 9420 section 12.4.3."""
-
-    group_context: GroupContext
-    extensions: Extensions
-    confirmation_tag: bytes
-    signer: int
-    signature: bytes = b""
-
-    def to_be_signed(self) -> bytes:
-        """GroupInfoTBS."""
-        head = self.group_context.encode() + encode_extensions(self.extensions)
-        return head + tls.opaque(self.confirmation_tag) + tls.u32(self.signer)
-
-    def encode(self) -> bytes:
-        """As on the wire."""
-        return self.to_be_signed() + tls.opaque(self.signature)
-
-    @classmethod
-    def read(cls, reader: tls.Reader) -> Self:
-        """The next GroupInfo."""
-        return cls(GroupContext.read(reader), read_extensions(reader), reader.opaque(), reader.u32(), reader.opaque())
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """A GroupInfo that fills `data`."""
-        return tls.decode(data, cls.read)
-
-    def extension(self, kind: int) -> bytes | None:
-        """Data of the extension of type `kind`, None where there is none."""
-        return find_extension(self.extensions, kind)
-
-    def signed(self, suite: Suite, private: bytes) -> Self:
-        """The same, signed with `private`, the key of the leaf `signer`."""
-        return replace(self, signature=suite.sign_with_label(private, "GroupInfoTBS", self.to_be_signed()))
-
-    def signature_holds(self, suite: Suite, public: bytes) -> bool:
-        """Whether `public`, the key of the leaf `signer`, made the signature."""
-        return suite.verify_with_label(public, "GroupInfoTBS", self.to_be_signed(), self.signature)
+__all__ = [
+    "EncryptedGroupSecrets",
+    "GroupContext",
+    "GroupInfo",
+    "GroupSecrets",
+    "Newcomer",
+    "Welcome",
+    "open_group_info",
+    "open_secrets",
+    "seal",
+]
 
 
 def _read_path_secret(reader: tls.Reader) -> bytes:
@@ -165,3 +102,62 @@ class Welcome:
             if secrets.new_member == key_package_ref:
                 return secrets
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """One who is added: its key package and the path secret that it shares with the committer, None without a path."""
+
+    key_package: KeyPackage
+    path_secret: bytes | None = field(default=None, repr=False)
+
+
+def seal(
+    epoch: key_schedule.NextEpoch,
+    info: GroupInfo,
+    newcomers: Sequence[Newcomer],
+    *,
+    psks: Sequence[psk.PreSharedKeyId] = (),
+    random: Random,
+) -> Welcome:
+    """A Welcome to the epoch that a commit begins. `psks` are those of the commit, in its order; `info` is signed.
+
+    Raises MalformedInput for an init key that is not usable. Source: RFC 9420 section 12.4.3.1.
+    """
+    suite = epoch.secrets.suite
+    key, nonce = key_schedule.welcome_key(suite, epoch.welcome_secret)
+    encrypted_info = suite.seal(key, nonce, info.encode(), b"")
+    entries: list[EncryptedGroupSecrets] = []
+    for newcomer in newcomers:
+        secrets = GroupSecrets(epoch.joiner_secret, newcomer.path_secret, tuple(psks)).encode()
+        sealed = suite.encrypt_with_label(newcomer.key_package.init_key, "Welcome", encrypted_info, secrets, random)
+        entries.append(EncryptedGroupSecrets(newcomer.key_package.ref(suite), HPKECiphertext(*sealed)))
+    return Welcome(suite.number, tuple(entries), encrypted_info)
+
+
+def open_secrets(suite: Suite, welcome: Welcome, key_package: KeyPackage, init_private: bytes) -> GroupSecrets:
+    """The secrets that `welcome` has for `key_package`.
+
+    Raises PeerError with the rule welcome_suite, welcome_entry or welcome_secrets; MalformedInput.
+    """
+    if welcome.cipher_suite != suite.number or key_package.cipher_suite != suite.number:
+        refuse(Rule.WELCOME_SUITE, "a Welcome in another suite than the key package", welcome=welcome.cipher_suite)
+    entry = welcome.entry(key_package.ref(suite))
+    if entry is None:
+        refuse(Rule.WELCOME_ENTRY, "a Welcome that has no entry for the key package")
+    sealed = entry.encrypted_group_secrets
+    try:
+        plain = suite.decrypt_with_label(init_private, "Welcome", welcome.encrypted_group_info, sealed.kem_output, sealed.ciphertext)
+    except AuthenticationFailed:
+        refuse(Rule.WELCOME_SECRETS, "the group secrets of a Welcome do not open")
+    return GroupSecrets.decode(plain)
+
+
+def open_group_info(suite: Suite, welcome: Welcome, joiner_secret: bytes, psk_secret: bytes) -> GroupInfo:
+    """The GroupInfo in `welcome`; its signature is not checked here. PeerError(rule="welcome_group_info"); MalformedInput."""
+    key, nonce = key_schedule.welcome_key(suite, key_schedule.welcome_secret(suite, joiner_secret, psk_secret))
+    try:
+        plain = suite.open(key, nonce, welcome.encrypted_group_info, b"")
+    except AuthenticationFailed:
+        refuse(Rule.WELCOME_GROUP_INFO, "the GroupInfo of a Welcome does not open")
+    return GroupInfo.decode(plain)
