@@ -44,6 +44,9 @@ ORDER_P521 = (
 # --- constants of our formats -------------------------------------------------------------------------------------
 MAX_RECORD = 16 * 1024 * 1024  # bytes of headers || payload in a topic record: MalformedRecord
 MAX_GROUP_RECORD = 1024 * 1024  # bytes of one record of the group log; larger ones are passed over, own ones GroupTooLarge
+MAX_TOPIC_RECORD = 2 * MAX_RECORD + 4096  # bytes of a whole topic record, padded, sealed and signed: MalformedRecord
+MAX_GROUP_POLICY = 512 * 1024  # bytes of the group's policy: MalformedInput
+MAX_LEAVE = 4096  # bytes of a Leave: MalformedInput
 MAX_BATCH = 64  # records signed together: 2 ** 6, batch_path at most 6 hashes: MalformedRecord
 MAX_SEQUENCE = 2**32 - 1  # sequence of a topic record: MalformedRecord
 MAX_LEAF = 2**31 - 1  # leaf index in a topic record: MalformedRecord
@@ -61,6 +64,7 @@ IDENTITY_MAX = 2048  # bytes of an identity, a prefix, a role pattern (the SPIFF
 GROUP_NAME_MAX = 200  # characters of a group's name; with `_bc.group.` and `.g<n>` it stays below Kafka's 249
 
 # --- bounds of memory ---------------------------------------------------------------------------------------------
+MAX_ROW = 64 * 1024 * 1024  # bytes of one row of the store in single-object encoding: MalformedInput
 VERIFIED_ROOTS = 4096  # roots of verified batches kept by a reader
 EVENTS_QUEUE = 1024  # events waiting in one `agent.events()`; the oldest is dropped and counted
 BEHIND_IDS = 1024  # epoch ids that were not in the log when looked for
