@@ -8,9 +8,9 @@ from broker_crypto import errors
 
 HEAD = """# Errors
 
-Every error is one class, one reason and one word. All are in `broker_crypto.errors`, under `BrokerCryptoError`, and stand here by who is to blame.
-Each has a `code` (stable; the word in metrics), `retriable` (whether the same call may succeed later), a hint (what to do), and its own fields,
-such as topic, position, epoch, leaf or identity. None holds a key, a plaintext or a ciphertext.
+Every error is one class, one reason and one word. All are in `broker_crypto.errors`, under `BrokerCryptoError`, and stand here by who
+is to blame. Each has a `code` (stable; the word in metrics), `retriable` (whether the same call may succeed later), a hint (what to do),
+and its own fields, such as topic, position, epoch, leaf or identity. None holds a key, a plaintext or a ciphertext.
 
 A record that is refused is a value before it is an exception: the channel returns it, and the rule's `on_failure` decides whether it is
 raised or skipped ([policy](policy.md)).
