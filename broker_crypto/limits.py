@@ -72,6 +72,10 @@ BEHIND_SECONDS = 60.0
 MAX_FORWARD = 1024  # generations that one message may be ahead of its sender's ratchet (RFC 9420 section 9.1): PeerError(rule="generation")
 MAX_SKIPPED = 1024  # keys of passed generations kept by one ratchet for messages that come late; the oldest go first
 
+POLICY_MAX = 256 * 1024  # bytes of a policy file: PolicyError before it is parsed
+POLICY_DEPTH = 16  # levels of a policy file: PolicyError
+POLICY_VALUE_MAX = 64 * 1024  # bytes of what `${NAME}` or `${file:PATH}` stands for: PolicyError
+
 # --- times --------------------------------------------------------------------------------------------------------
 EPOCH_WAIT_SECONDS = 30.0  # default of `epoch_wait`
 ROTATION_INTERVAL_SECONDS = 720 * 3600.0  # default of `rotation_interval`
@@ -81,3 +85,14 @@ FALSE_EXTERNAL_PUB_SECONDS = 2.0  # random 0..this before a path commit that men
 RESYNC_MIN_SECONDS, RESYNC_MAX_SECONDS, RESYNC_FORGET_SECONDS = 10.0, 600.0, 600.0
 APPEND_RETRY_SECONDS = 2.0  # x tries: the same bytes again when the log shows no answer
 CURSOR_CHECK_SECONDS = 10.0  # at most one comparison of the cursor in this time for records that look odd
+
+# --- store --------------------------------------------------------------------------------------------------------
+STORE_KIND = 32  # characters of a row's kind: UsageError
+STORE_KEY = 1024  # bytes of a row's key: UsageError
+STORE_ROW = 256 * 1024**2  # bytes of a row's value: UsageError
+STORE_SHARED_COMMIT = 256  # transactions that share one fsync at most
+STORE_BUSY_SECONDS = 5.0  # how long a write waits for another process that is writing: StoreUnavailable
+STORE_ERASE_SECONDS = 1.0  # after a write, until what it deleted or overwrote is gone from the files
+STORE_ERASE_RETRY_SECONDS = 0.05  # first wait when a reader holds an erasure up; doubles up to STORE_ERASE_SECONDS
+TRIES_A_TURN = 8  # appends before the loop gives way to others
+LOST_RACES_BEFORE_BLIND = 3  # refusals without a commit for our epoch (somebody writes junk): append without the expected position

@@ -5,7 +5,6 @@ Nothing is released here: the caller stores what is returned, then appends, then
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker_crypto import limits
@@ -28,6 +27,7 @@ class Staged:
 
     hash: bytes
     epoch: int
+    time: int
     record: bytes
     next: Group = field(repr=False)
     intents: tuple[bytes, ...] = ()
@@ -58,7 +58,7 @@ def found(own: Own, policy: GroupPolicy, suite: int, random: Random) -> Staged:
     extensions = (Extension(REQUIRED_CAPABILITIES, rules.required_capabilities()), Extension(EXTENSION, policy.encode()))
     group = Group.found(suite_of(suite), random(32), own.leaf(suite), extensions=extensions, random=random)
     message = MLSMessage(group.group_info(ratchet_tree=True, external_pub=True)).encode()
-    return _staged(log_records.GroupRecord(log_records.FOUNDING, 0, message, b""), group, ())
+    return _staged(log_records.GroupRecord(log_records.FOUNDING, 0, message, b""), group, (), policy.time)
 
 
 def join(chain: rules.Chain, own: Own, time_ms: int, random: Random) -> Staged:
@@ -72,26 +72,24 @@ def join(chain: rules.Chain, own: Own, time_ms: int, random: Random) -> Staged:
         authenticated_data=log_records.CommitData(time_ms).encode(),
         random=random,
     )
-    return _commit_record(chain.epoch, commit, ())
+    return _commit_record(chain.epoch, commit, (), time_ms)
 
 
 def rotate(group: Group, time_ms: int, intents: tuple[bytes, ...], random: Random) -> Staged:
     """A path commit: fresh keys for the own leaf and every node above it."""
     commit = group.commit(path=True, authenticated_data=log_records.CommitData(time_ms).encode(), random=random)
-    return _commit_record(group.public.epoch, commit, intents)
+    return _commit_record(group.public.epoch, commit, intents, time_ms)
 
 
-def _commit_record(epoch: int, commit: StagedCommit, intents: tuple[bytes, ...]) -> Staged:
+def _commit_record(epoch: int, commit: StagedCommit, intents: tuple[bytes, ...], time_ms: int) -> Staged:
     named = Extension(COMMIT_HASH_EXTENSION, log_records.commit_hash(commit.message))
     info = commit.group.group_info(extensions=(named,), external_pub=True)
-    return _staged(log_records.GroupRecord(log_records.COMMIT, epoch, commit.message, info.encode()), commit.group, intents)
+    return _staged(log_records.GroupRecord(log_records.COMMIT, epoch, commit.message, info.encode()), commit.group, intents, time_ms)
 
 
-def _staged(record: log_records.GroupRecord, group: Group, intents: tuple[bytes, ...]) -> Staged:
+def _staged(record: log_records.GroupRecord, group: Group, intents: tuple[bytes, ...], time_ms: int) -> Staged:
     encoded = record.encode()
     if len(encoded) > limits.MAX_GROUP_RECORD:
         raise GroupTooLarge(size=len(encoded), limit=limits.MAX_GROUP_RECORD)
-    return Staged(log_records.commit_hash(record.message), record.epoch, encoded, group, intents)
+    return Staged(log_records.commit_hash(record.message), record.epoch, time_ms, encoded, group, intents)
 
-
-Builder = Callable[[int], Staged]  # signed time in ms -> record

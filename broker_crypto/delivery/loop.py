@@ -1,0 +1,360 @@
+"""The loop of one group: read to the head, do what is due, wait. The only module of delivery that awaits.
+
+1  Whatever an append answered, the log is read: the answer decides nothing.
+2  What is read is worked out on copies, stored in one transaction, and only then adopted.
+3  An own record is stored, with the state that it leads to, before it is appended for the first time.
+4  Each fetch begins at the cursor's own record, and is used only if it is that record.
+5  The record that made our epoch is compared too: at every open, and before every own append.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from broker_crypto import errors, limits
+from broker_crypto.delivery import committer, plan, state, views
+from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery.membership import HALTED, JOINING, MEMBER, Cursor, Membership, Seen
+from broker_crypto.delivery.memory import GroupMemory
+from broker_crypto.delivery.plan import Due, Habits, Now
+from broker_crypto.delivery.ports import GroupLog
+from broker_crypto.delivery.trust import LocalPolicy, trusts
+from broker_crypto.records import ClockSkew, Clock, Event, GroupView, Halted, LogEntry, Random
+from broker_crypto.storage.port import StateStore
+
+_FETCH = 64  # entries a fetch, and so a transaction
+_TOO_OLD_MS = limits.COMMIT_TIME_WINDOW_MS - 15_000  # a staged commit that waited longer is built anew
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the loop stands on. `report(event)` and `publish(view, closed_by)` are called after a transaction has committed."""
+
+    store: StateStore
+    clock: Clock
+    random: Random
+    report: Callable[[Event], None]
+    publish: Callable[[GroupView, errors.GroupError | None], None]
+    count: Callable[[str], None]  # a commit's verdict
+
+
+class GroupLoop:
+    """One group of one agent. `run` until `close`; everything else may be called at any time from the same event loop."""
+
+    def __init__(self, group: str, own: Own, local: LocalPolicy, services: Services, habits: Habits | None = None) -> None:
+        self.group, self.own, self.local = group, own, local
+        self.habits = habits or Habits(jitter=services.random(1)[0] / 256)
+        self.memory = GroupMemory(Membership(group))
+        self.head = 0
+        self.clock_off_ms = 0
+        self._services = services
+        self._log: GroupLog | None = None
+        self._log_id = ""
+        self._opened = False
+        self._closing = False
+        self._poke = asyncio.Event()
+        self._readers: list[asyncio.Future[None]] = []
+        self._watchers: list[asyncio.Future[None]] = []
+        self._empty_since: float | None = None
+        self._sent_at: dict[bytes, float] = {}
+        self._dead: set[bytes] = set()
+        self._lost = 0
+
+    # --- what others call -------------------------------------------------------------------------------------
+
+    @property
+    def member(self) -> Membership:
+        return self.memory.member
+
+    def closed_by(self) -> errors.GroupError | None:
+        """Why this agent may not seal in the group now."""
+        return views.closed_by(self.member, self.own.identity)
+
+    def use(self, log: GroupLog | None) -> None:
+        """Take another connection's log (the one before closed), or none."""
+        self._log, self._opened = log, False
+        self._poke.set()
+
+    async def load(self) -> None:
+        """Read the group's rows; StateCorrupt where one is not what was written."""
+        await self.memory.load(self._services.store)
+        self._publish()
+
+    async def run(self) -> None:
+        """Follow the log until `close`. A broker out of reach is waited for, growing from 0.1 s to 5 s."""
+        patience = 0.1
+        while not self._closing:
+            self._poke.clear()
+            try:
+                wait = await self.turn()
+                patience = 0.1
+            except errors.BrokerUnavailable:
+                self._opened = False
+                wait, patience = patience, min(patience * 2, 5.0)
+            except (errors.LogRolledBack, errors.GroupLogTruncated) as error:
+                await self._halt(error)
+                wait = plan.FOREVER
+            await self._rest(wait)
+
+    async def close(self) -> None:
+        """End `run` at its next rest, and release who waits."""
+        self._closing = True
+        self._poke.set()
+        self._wake()
+
+    async def catch_up(self) -> None:
+        """Return when the log has been read to the head that it had after this call."""
+        if self._closing or self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._readers.append(future)
+        self._poke.set()
+        await future
+
+    async def changed(self) -> None:
+        """Return after the next change of the membership."""
+        future = asyncio.get_running_loop().create_future()
+        self._watchers.append(future)
+        await future
+
+    async def want(self, kind: str) -> None:
+        """Store an intent, return when the log shows it done; GroupError with the reason where it ended refused."""
+        intent = state.Intent(self._services.random(16), kind, self._services.clock.now_ms())
+        async with self._services.store.transaction() as tx:
+            await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
+        self.memory.intents[intent.id] = intent
+        self._poke.set()
+        while intent.id in self.memory.intents:
+            refused = self.memory.intents[intent.id].refused
+            if refused is not None:
+                raise errors.GroupError("the group's log refused it", group=self.group, reason=refused)
+            if self._closing:
+                raise errors.AgentClosed()
+            await self.changed()
+
+    def poke(self, reload: bool = False) -> None:
+        """Look at once; `reload` where another process may have stored an intent."""
+        self.memory.stale_intents |= reload
+        self._poke.set()
+
+    # --- one turn ---------------------------------------------------------------------------------------------
+
+    async def turn(self) -> float:
+        """Read to the head, then append what is due and read again. Returns the s after which something may be due."""
+        if self._log is None:
+            return plan.FOREVER
+        if self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
+            return plan.FOREVER
+        if not self._opened:
+            await self._open(self._log)
+        waiting, self._readers = self._readers, []
+        try:
+            await self._read(self._log)
+        except BaseException:
+            self._readers = waiting + self._readers
+            raise
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        await self._judge_trust()
+        return await self._act(self._log)
+
+    async def _open(self, log: GroupLog) -> None:
+        self._log_id = await log.open(self.group, create=True)
+        cursor = self.member.cursor
+        if cursor is not None:
+            if cursor.log != self._log_id:
+                raise errors.LogRolledBack("the log was made anew", group=self.group)
+            await self._compare(log, cursor.last)
+            await self._compare_epoch(log)
+        self._opened = True
+
+    async def _compare_epoch(self, log: GroupLog) -> None:
+        cursor = self.member.cursor
+        if cursor is not None and cursor.epoch is not None:
+            await self._compare(log, cursor.epoch)
+
+    async def _compare(self, log: GroupLog, seen: Seen) -> None:
+        entries = await log.read(seen.position, 1)
+        if not entries or Seen.of(entries[0]) != seen:
+            raise errors.LogRolledBack("a record that was read is not there", group=self.group, position=seen.position)
+
+    async def _read(self, log: GroupLog) -> None:
+        self.head = await log.head()
+        while True:
+            cursor = self.member.cursor
+            entries = await log.read(cursor.last.position if cursor else 0, _FETCH + 1)
+            if cursor is not None:
+                if not entries or Seen.of(entries[0]) != cursor.last:
+                    raise errors.LogRolledBack("a record that was read is not there", group=self.group, position=cursor.last.position)
+                entries = entries[1:]
+            if entries:
+                await self._apply(entries)
+            after = self.member.cursor
+            if not entries or (after is not None and after.last.position + 1 >= self.head):
+                break
+        if self.member.chain is None and self._empty_since is None:
+            self._empty_since = self._services.clock.monotonic()
+
+    async def _apply(self, entries: list[LogEntry]) -> None:
+        change = self.memory.follow(entries, self._log_id, self.own, self._services.clock.now_ms())
+        async with self._services.store.transaction() as tx:
+            await self.memory.write(tx, change)
+        self.memory.adopt(change)
+        for verdict in change.verdicts:
+            self._services.count(verdict)
+        self._own_verdicts(change.refused, entries[-1])
+        if change.moved:
+            self._dead.clear()
+            self._sent_at.clear()
+            self._lost = 0
+        for event in change.events:
+            self._services.report(event)
+        self._publish()
+
+    def _own_verdicts(self, refused: dict[bytes, tuple[str, int]], last: LogEntry) -> None:
+        """An own record that does not count: for its time we take the broker's clock, else it is not tried again."""
+        for digest, (reason, broker_ms) in refused.items():
+            self._dead.add(digest)
+            if reason == "time":
+                off = broker_ms - self._services.clock.now_ms()
+                if abs(off) <= limits.RETIME_MAX_MS:
+                    self.clock_off_ms = off
+                self._services.report(ClockSkew(self.group, off))
+
+    async def _judge_trust(self) -> None:
+        member = self.member
+        if member.chain is None:
+            return
+        code = errors.UntrustedFounding.code
+        trusted = trusts(self.local, member.chain)
+        if not trusted and member.halt is None:
+            await self._halt(errors.UntrustedFounding(group=self.group, founder=member.chain.founder))
+        elif trusted and member.halt == code:
+            await self._store(replace(member, halt=None, state=MEMBER if member.mls else JOINING))
+
+    async def _halt(self, error: errors.GroupError) -> None:
+        if self.member.halt != error.code:
+            await self._store(replace(self.member, halt=error.code, state=HALTED))
+            self._services.report(Halted(self.group, error.code))
+        for future in self._readers:
+            if not future.done():
+                future.set_result(None)
+        self._readers = []
+
+    async def _store(self, member: Membership) -> None:
+        async with self._services.store.transaction() as tx:
+            await tx.put(state.GROUP, state.prefix(self.group), state.encode_member(member))
+        self.memory.member = member
+        self._publish()
+
+    def _publish(self) -> None:
+        self._services.publish(self.memory.view(self.own.identity), self.closed_by())
+        self._wake()
+
+    def _wake(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        readers: list[asyncio.Future[None]] = []
+        if self._closing:
+            readers, self._readers = self._readers, []
+        for future in (*watchers, *readers):
+            if not future.done():
+                future.set_result(None)
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    async def _act(self, log: GroupLog) -> float:
+        for _ in range(limits.TRIES_A_TURN):
+            await self.memory.refresh_intents(self._services.store)
+            wanted = self._due()
+            if wanted.wish is None:
+                return wanted.wait
+            staged = self._pending(wanted) or await self._stage(wanted)
+            patience = self._patience(staged)
+            if patience > 0:
+                return patience
+            await self._append(log, staged)
+            await self._read(log)
+        return 0.0
+
+    def _due(self) -> Due:
+        clock = self._services.clock
+        empty = clock.monotonic() - self._empty_since if self._empty_since is not None else 0.0
+        intents = list(self.memory.intents.values())
+        return plan.due(self.member, self.local, self.own.identity, self.habits, Now(clock.now_ms(), empty), intents)
+
+    def _pending(self, wanted: Due) -> Staged | None:
+        """The own record that waits for this epoch, if it still says what is wanted and its time may still count."""
+        epoch = self.member.chain.epoch if self.member.chain else 0
+        for staged in self.memory.staged.values():
+            fits = staged.epoch == epoch and staged.hash not in self._dead and set(wanted.intents) <= set(staged.intents)
+            if fits and abs(self._now_ms() - staged.time) < _TOO_OLD_MS:
+                return staged
+        return None
+
+    def _now_ms(self) -> int:
+        """The time to sign: own clock (or the broker's, where ours was refused), never before the last that counted."""
+        chain = self.member.chain
+        return max(self._services.clock.now_ms() + self.clock_off_ms, chain.time if chain else 0)
+
+    async def _stage(self, wanted: Due) -> Staged:
+        staged = self._build(wanted)
+        async with self._services.store.transaction() as tx:
+            await tx.put(state.STAGED, state.prefix(self.group) + staged.hash, state.encode_staged(staged))
+        self.memory.staged[staged.hash] = staged
+        return staged
+
+    def _build(self, wanted: Due) -> Staged:
+        member, random, now = self.member, self._services.random, self._now_ms()
+        if wanted.wish == plan.FOUND or member.chain is None:
+            return committer.found(self.own, replace(self.local.policy, time=now), self.local.suite, random)
+        if wanted.wish == plan.JOIN or member.mls is None:
+            return committer.join(member.chain, self.own, now, random)
+        return committer.rotate(member.mls, now, wanted.intents, random)
+
+    def _patience(self, staged: Staged) -> float:
+        """Seconds until these bytes may be sent (again): none at first and after a lost race, then 2 s a try."""
+        sent = self._sent_at.get(staged.hash)
+        if sent is None:
+            return 0.0
+        return sent + limits.APPEND_RETRY_SECONDS * max(1, staged.appended) - self._services.clock.monotonic()
+
+    async def _append(self, log: GroupLog, staged: Staged) -> None:
+        await self._compare_epoch(log)
+        cursor = self.member.cursor
+        expected: int | None = cursor.last.position if cursor else -1
+        if self._lost >= limits.LOST_RACES_BEFORE_BLIND:
+            expected = None
+        self.memory.staged[staged.hash] = replace(staged, appended=staged.appended + 1)
+        self._sent_at[staged.hash] = self._services.clock.monotonic()
+        try:
+            await log.append(staged.record, expected)
+        except errors.LostRace:
+            self._lost += 1
+            self._sent_at.pop(staged.hash, None)
+        except errors.AppendUnknown:
+            pass
+
+    async def _rest(self, wait: float) -> None:
+        """Until something changed in the log, somebody pokes, or `wait` s are over."""
+        if self._closing or self._poke.is_set():
+            return
+        tasks = [asyncio.ensure_future(self._poke.wait())]
+        if self._log is not None and self._opened:
+            tasks.append(asyncio.ensure_future(self._bell(self._log)))
+        try:
+            await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _bell(self, log: GroupLog) -> None:
+        try:
+            await log.changed()
+        except errors.BrokerUnavailable:
+            await asyncio.sleep(1.0)
+
+

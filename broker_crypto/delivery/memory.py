@@ -1,0 +1,163 @@
+"""A group in memory as it stands in the store: followed on a copy, written in one transaction, then adopted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from broker_crypto import records
+from broker_crypto.delivery import state, views
+from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery.membership import MEMBER, Epoch, Membership, Step, follow
+from broker_crypto.records import EpochView, Event, GroupView, LogEntry, RosterEntry
+from broker_crypto.storage.port import StateStore, Transaction
+
+
+@dataclass(slots=True)
+class Change:
+    """What some entries made. `epochs` are new or ended ones, `refused` own records: hash -> (rule, broker's time)."""
+
+    member: Membership
+    moved: bool = False
+    epochs: dict[bytes, Epoch] = field(default_factory=dict)
+    settled: set[bytes] = field(default_factory=set)
+    refused: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    verdicts: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+
+class GroupMemory:
+    """Membership, epochs, views, staged records and intents of one group."""
+
+    def __init__(self, member: Membership) -> None:
+        self.member = member
+        self.epochs: dict[bytes, Epoch] = {}
+        self.views: dict[bytes, EpochView] = {}
+        self.staged: dict[bytes, Staged] = {}
+        self.intents: dict[bytes, state.Intent] = {}
+        self.stale_intents = False
+
+    async def load(self, store: StateStore) -> None:
+        """Read the group's rows. Raises StateCorrupt."""
+        key = state.prefix(self.member.group)
+        async with store.transaction() as tx:
+            row, cursor = await tx.get(state.GROUP, key), await tx.get(state.CURSOR, key)
+            if row is not None:
+                self.member = state.decode_member(row, state.decode_cursor(cursor) if cursor else None)
+            for _, value in await tx.scan(state.EPOCH, key):
+                self._keep(state.decode_epoch(value))
+            for _, value in await tx.scan(state.STAGED, key):
+                staged = state.decode_staged(value)
+                self.staged[staged.hash] = staged
+            self.intents = await self._read_intents(tx)
+
+    async def refresh_intents(self, store: StateStore) -> None:
+        """Read the intents again, if another process may have stored one."""
+        if self.stale_intents:
+            self.stale_intents = False
+            async with store.transaction() as tx:
+                self.intents = await self._read_intents(tx)
+
+    async def _read_intents(self, tx: Transaction) -> dict[bytes, state.Intent]:
+        rows = await tx.scan(state.INTENT, state.prefix(self.member.group))
+        return {intent.id: intent for intent in (state.Intent.decode(value) for _, value in rows)}
+
+    def _keep(self, epoch: Epoch) -> None:
+        self.epochs[epoch.epoch_id] = epoch
+        chain = self.member.chain
+        view = views.epoch_view(epoch, chain.public.group_id) if chain else None
+        if view is not None and epoch.epoch_id not in self.views:
+            self.views[epoch.epoch_id] = view
+
+    def newest_roster(self) -> dict[int, RosterEntry]:
+        newest = max(self.epochs.values(), key=lambda e: e.epoch, default=None)
+        return dict(newest.roster) if newest else {}
+
+    def view(self, identity: str) -> GroupView:
+        """What channels see from now on."""
+        erased = frozenset(e.epoch_id for e in self.epochs.values() if e.stream_secret is None)
+        return views.group_view(self.member, self.views, erased, identity)
+
+    # --- following --------------------------------------------------------------------------------------------
+
+    def follow(self, entries: Iterable[LogEntry], log: str, own: Own, now_ms: int) -> Change:
+        """Work out what `entries` make; nothing of this object changes."""
+        change = Change(self.member)
+        pending = {h: s.next for h, s in self.staged.items()}
+        known = self.newest_roster()
+        current = max(self.epochs.values(), key=lambda e: e.epoch, default=None)
+        for entry in entries:
+            before = change.member
+            step = follow(before, entry, log, pending, known)
+            change.member = step.next
+            change.verdicts.append(step.verdict.kind if step.lock_out is None else "locked_out")
+            if step.verdict.kind == "invalid" and step.verdict.hash in pending:
+                change.refused[step.verdict.hash] = (step.verdict.reason, entry.time_ms)
+            if not step.moved:
+                continue
+            if current is not None and step.ended_ms is not None and current.ended is None:
+                change.epochs[current.epoch_id] = replace(current, ended=step.ended_ms)
+            if step.epoch is not None:
+                current, known = step.epoch, dict(step.epoch.roster)
+                change.epochs[current.epoch_id] = current
+            self._note_own(change, step, own, now_ms)
+            change.moved, pending = True, {}
+            change.events += _events(before, step, own)
+        return change
+
+    def _note_own(self, change: Change, step: Step, own: Own, now_ms: int) -> None:
+        if not step.own:
+            return
+        staged = self.staged.get(step.verdict.hash)
+        change.settled |= set(staged.intents) if staged else set()
+        commit = step.verdict.commit
+        if commit is not None and commit.staged.external and commit.staged.removed:
+            change.member = replace(change.member, resyncs=(*change.member.resyncs[-8:], now_ms))
+
+    async def write(self, tx: Transaction, change: Change) -> None:
+        """Cursor always; state, keys, staged records and intents where an epoch moved."""
+        key, member = state.prefix(change.member.group), change.member
+        if member.cursor is not None:
+            await tx.put(state.CURSOR, key, state.encode_cursor(member.cursor))
+        if not change.moved:
+            return
+        await tx.put(state.GROUP, key, state.encode_member(member))
+        for epoch in change.epochs.values():
+            await tx.put(state.EPOCH, state.epoch_key(member.group, epoch), state.encode_epoch(epoch))
+        for digest in self.staged:
+            await tx.delete(state.STAGED, key + digest)
+        for intent in change.settled:
+            await tx.delete(state.INTENT, key + intent)
+
+    def adopt(self, change: Change) -> None:
+        """Only after the transaction of `write` has committed."""
+        self.member = change.member
+        if not change.moved:
+            return
+        for epoch in change.epochs.values():
+            self._keep(epoch)
+        self.staged.clear()
+        for intent in change.settled:
+            self.intents.pop(intent, None)
+
+
+def _events(before: Membership, step: Step, own: Own) -> list[Event]:
+    chain, group = step.next.chain, step.next.group
+    if chain is None:
+        return []
+    committer = step.verdict.sender or chain.founder
+    events: list[Event] = [records.EpochChanged(group, chain.epoch, committer)]
+    if step.lock_out is not None:
+        events.append(records.LockedOut(group, chain.epoch, step.lock_out, step.alarm or ""))
+    if step.next.state == MEMBER and before.state != MEMBER and step.next.mls is not None:
+        founded = step.verdict.kind == "founding"
+        events.append(records.Joined(group, chain.epoch, step.next.mls.leaf, founded, bool(before.entered)))
+    commit = step.verdict.commit
+    if commit is not None and before.chain is not None:
+        for leaf in commit.staged.removed:
+            old = before.chain.public.tree.leaf(leaf)
+            if old is not None and old.signature_key != own.signature_public and leaf != commit.staged.committer:
+                events.append(records.MemberLeft(group, chain.epoch, leaf, commit.sender))
+        if commit.staged.external and not commit.staged.removed:
+            events.append(records.MemberJoined(group, chain.epoch, commit.staged.committer, commit.sender))
+    return events
