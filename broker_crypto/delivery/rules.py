@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from broker_crypto import limits
 from broker_crypto.crypto.suites import Suite
+from broker_crypto.crypto.suites import suite as suite_of
 from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION, EXTENSION, GroupPolicy, identity_of
 from broker_crypto.delivery.log_records import COMMIT, FOUNDING, CommitData, GroupRecord, commit_hash
 from broker_crypto.errors import BrokerCryptoError, MalformedInput, PeerError
@@ -31,8 +32,9 @@ from broker_crypto.mls.framing import MLSMessage, PublicMessage
 from broker_crypto.mls.proposals import Commit, ExternalInit, ProposalRef, Remove
 from broker_crypto.mls.public import PublicGroup, PublicStaged
 from broker_crypto.mls.ratchet_tree import RatchetTree
-from broker_crypto.mls.welcome import GroupInfo
+from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.records import LogEntry
+from broker_crypto.wire import tls
 
 SUITES = (1, 2, 3)  # suites that groups use
 
@@ -121,6 +123,17 @@ def judge(chain: Chain | None, entry: LogEntry, group: str) -> Verdict:
     return Verdict("commit", after, counted, sender=counted.sender, hash=digest)
 
 
+def signed_time(record: bytes) -> int:
+    """The signed time (ms) of an own record; MalformedInput where it has none."""
+    read = GroupRecord.decode(record)
+    message = MLSMessage.decode(read.message).body if read else None
+    if isinstance(message, PublicMessage):
+        return CommitData.decode(message.content.authenticated_data).time
+    if isinstance(message, GroupInfo):
+        return read_policy(message.group_context.extensions).time
+    raise MalformedInput("no record of ours")
+
+
 def _judge_founding(record: GroupRecord, entry: LogEntry, group: str) -> Verdict:
     try:
         return Verdict("founding", read_founding(record, entry.time_ms, group))
@@ -142,7 +155,7 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
     _refuse(policy.group != group, "founding_group")
     _refuse(bool(policy.barred or policy.revoked), "founding_barred")
     _refuse(abs(policy.time - broker_time_ms) > limits.COMMIT_TIME_WINDOW_MS, "time")
-    public = PublicGroup.from_group_info(message, RatchetTree.decode(tree_data))
+    public = PublicGroup.from_group_info(message, RatchetTree.decode(suite_of(context.cipher_suite), tree_data))
     leaves = list(public.tree.leaves())
     _refuse([i for i, _ in leaves] != [0] or message.signer != 0, "founding_leaf")
     founder = policy.check_leaf(leaves[0][1], policy.time)
@@ -232,7 +245,7 @@ def _external_pub(info: GroupInfo) -> bytes:
     data = mls_leaf.find_extension(info.extensions, mls_leaf.EXTERNAL_PUB)
     if data is None:
         raise PeerError("no external_pub", rule="external_pub")
-    return mls_leaf.read_external_pub(data)
+    return tls.decode(data, tls.Reader.opaque)  # struct ExternalPub, RFC 9420 section 12.4.3.2
 
 
 def read_policy(extensions: mls_leaf.Extensions) -> GroupPolicy:

@@ -174,4 +174,5 @@ def encode_staged(staged: Staged) -> bytes:
 
 def decode_staged(data: bytes) -> Staged:
     d = envelopes.STAGED_ROW.decode(data)
-    return Staged(d["commit_hash"], d["epoch"], d["record"], Group.from_bytes(d["next"]), tuple(d["intents"]), d["appended"])
+    group = Group.from_bytes(d["next"])
+    return Staged(d["commit_hash"], d["epoch"], rules.signed_time(d["record"]), d["record"], group, tuple(d["intents"]), d["appended"])

@@ -143,6 +143,42 @@ INTENT_ROW: Final = Codec(
     max_size=limits.MAX_ROW,
 )
 
+_SEEN = _inner("Seen", position="long", digest=_SHA256, time_ms="long")
+
+# How far a group log was read; a row of its own, since records that do not count move nothing else.
+CURSOR_ROW: Final = Codec(_record("CursorRow", log="string", last=_SEEN, epoch=["null", "broker_crypto.Seen"]), max_size=limits.MAX_ROW)
+
+_INTERVAL = _inner("Interval", first="long", last=["null", "long"])
+_CHAIN = _inner(
+    "Chain",
+    info="bytes",
+    time="long",
+    began="long",
+    paths=_array(_inner("Path", leaf="int", time="long")),
+    founder="string",
+    founder_leaf="bytes",
+    founding_policy="bytes",
+    policy_signer="string",
+)
+
+# `public` is the follower's state; a member's is part of `member`.
+GROUP_ROW: Final = Codec(
+    _record(
+        "GroupRow",
+        group="string",
+        state=_enum("GroupState", "joining", "member", "locked_out", "removed", "left", "halted"),
+        halt=["null", "string"],
+        mend="boolean",
+        chain=["null", _CHAIN],
+        public=["null", "bytes"],
+        member=["null", "bytes"],
+        entered=_array(_INTERVAL),
+        missed=_array("broker_crypto.Interval"),
+        resyncs=_array("long"),
+    ),
+    max_size=limits.MAX_ROW,
+)
+
 # By the name of the file in schemas/.
 PUBLISHED: Final[dict[str, Codec]] = {
     "TopicRecord": TOPIC_RECORD,
@@ -155,6 +191,8 @@ PUBLISHED: Final[dict[str, Codec]] = {
     "FenceRow": FENCE_ROW,
     "StagedRow": STAGED_ROW,
     "IntentRow": INTENT_ROW,
+    "CursorRow": CURSOR_ROW,
+    "GroupRow": GROUP_ROW,
 }
 
 
