@@ -83,3 +83,10 @@ def test_the_errors_page_tells_every_error_with_code_and_hint() -> None:
 def test_every_error_has_a_code_of_its_own() -> None:
     codes = [item.code for item in every_error()]
     assert len(codes) == len(set(codes))
+
+
+def test_every_rule_on_certificates_stands_on_their_page() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("broker_crypto/identity/*.py"))
+    raised = set(re.findall(r'refuse\(\s*"([a-z]+\.[a-z_0-9]+)"', source))
+    told = set(re.findall(r"`([a-z]+\.[a-z_0-9]+)`", (ROOT / "docs/certificates.md").read_text(encoding="utf-8")))
+    assert raised and raised - told == set()
