@@ -65,7 +65,11 @@ GROUP_NAME_MAX = 200  # characters of a group's name; with `_bc.group.` and `.g<
 
 # --- bounds of memory ---------------------------------------------------------------------------------------------
 MAX_ROW = 64 * 1024 * 1024  # bytes of one row of the store in single-object encoding: MalformedInput
-VERIFIED_ROOTS = 4096  # roots of verified batches kept by a reader
+VERIFIED_ROOTS = 1024  # roots of verified batches kept by a reader for one leaf; older ones cost a signature check again
+SENDER_KEYS = 1024  # derived keys kept by a reader for one leaf: streams x partitions x epochs; older ones are derived again
+PLACES_PER_PARTITION = 1024  # subjects of a partition whose place hash is kept
+WINDOWS_PER_LEAF = 1024  # streams x partitions of one leaf whose sequences a reader remembers; then the longest unused is forgotten
+WINDOW_RECORDS = 1024  # newest sequences of one stream remembered with their position: older copies carry no mark
 EVENTS_QUEUE = 1024  # events waiting in one `agent.events()`; the oldest is dropped and counted
 BEHIND_IDS = 1024  # epoch ids that were not in the log when looked for
 BEHIND_SECONDS = 60.0

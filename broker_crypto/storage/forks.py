@@ -1,0 +1,44 @@
+"""A forked child shares its parent's file descriptors and locks but none of its threads: it must not touch the store."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+
+from broker_crypto.errors import ForkedState
+
+_guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
+
+
+class ForkGuard:
+    """Known to be in a child right after the fork. `in_child` then runs once, before any other code of the child."""
+
+    __slots__ = ("__weakref__", "_forked", "_in_child")
+
+    def __init__(self, in_child: Callable[[], None] | None = None) -> None:
+        self._in_child = in_child
+        self._forked = False
+        _guards.add(self)
+
+    @property
+    def forked(self) -> bool:
+        return self._forked
+
+    def check(self) -> None:
+        """Raises ForkedState in a child of the process that made this."""
+        if self._forked:
+            raise ForkedState
+
+    def poison(self) -> None:
+        self._forked = True
+        if self._in_child is not None:
+            self._in_child()
+
+
+def _after_fork() -> None:
+    for guard in list(_guards):
+        guard.poison()
+
+
+os.register_at_fork(after_in_child=_after_fork)
