@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from broker_crypto import errors
+from broker_crypto.wire import envelopes
 from tests.support import errors_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,3 +91,8 @@ def test_every_rule_on_certificates_stands_on_their_page() -> None:
     raised = set(re.findall(r'refuse\(\s*"([a-z]+\.[a-z_0-9]+)"', source))
     told = set(re.findall(r"`([a-z]+\.[a-z_0-9]+)`", (ROOT / "docs/certificates.md").read_text(encoding="utf-8")))
     assert raised and raised - told == set()
+
+
+def test_the_page_of_formats_gives_every_schema_with_its_fingerprint() -> None:
+    told = re.findall(r"^\| `(\w+)` \| `([0-9a-f]{16})` \|", (ROOT / "docs/formats.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert dict(told) == {name: codec.fingerprint.hex() for name, codec in envelopes.PUBLISHED.items()}
