@@ -132,6 +132,11 @@ class Nist:
     def public_size(self) -> int:
         return 1 + 2 * self.private_size
 
+    def scalar(self, drawn: bytes) -> bytes | None:
+        """A private key from as many random bytes, bits beyond the order's cleared; None where it is out of range."""
+        masked = bytes((drawn[0] & 0xFF >> -self.order.bit_length() % 8,)) + drawn[1:]
+        return masked if 0 < int.from_bytes(masked, "big") < self.order else None
+
     def load_public(self, public: bytes) -> ec.EllipticCurvePublicKey:
         """The library's key. Raises MalformedInput unless `public` is an uncompressed point on the curve."""
         _check_length(self.name, public, self.public_size)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from broker_crypto.crypto.aead import NONCE_BYTES, Aead
 from broker_crypto.crypto.dh import Group, Nist
-from broker_crypto.crypto.kdf import Hash
+from broker_crypto.crypto.kdf import Hash, draw
 from broker_crypto.errors import UsageError
 from broker_crypto.records import Random
 
@@ -53,18 +53,16 @@ class Kem:
         return private, self.group.public_of(private)
 
     def _candidate(self, prk: bytes, curve: Nist) -> bytes:
-        excess = -curve.order.bit_length() % 8
         for counter in range(256):
-            drawn = bytearray(self._kdf.expand(prk, b"candidate", bytes((counter,)), curve.private_size))
-            drawn[0] &= 0xFF >> excess
-            if 0 < int.from_bytes(drawn, "big") < curve.order:
-                return bytes(drawn)
+            private = curve.scalar(self._kdf.expand(prk, b"candidate", bytes((counter,)), curve.private_size))
+            if private is not None:
+                return private
         raise UsageError("no private key can be derived from these bytes", group=curve.name)
 
     def encap(self, public: bytes, random: Random) -> tuple[bytes, bytes]:
         """(shared secret, kem_output). Raises MalformedInput for a key that is not usable."""
         self.group.check_public(public)
-        ephemeral, kem_output = self.derive_key_pair(random(self.group.private_size))
+        ephemeral, kem_output = self.derive_key_pair(draw(random, self.group.private_size))
         return self._shared(self.group.agree(ephemeral, public), kem_output + public), kem_output
 
     def decap(self, private: bytes, kem_output: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Hashes, HMAC and HKDF (RFC 5869) of a cipher suite, and the byte strings that MLS derives and signs under a label."""
+"""Hashes, HMAC and HKDF (RFC 5869) of a cipher suite, the byte strings that MLS derives and signs under a label, random bytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from broker_crypto.errors import UsageError
 from broker_crypto.limits import MAX_EXPAND_BLOCKS, MAX_VECTOR
+from broker_crypto.records import Random
 
 _digest = hmac.digest
 
@@ -54,6 +55,14 @@ class Hash:
 SHA256 = Hash("sha256", 32, 1, hashlib.sha256)
 SHA384 = Hash("sha384", 48, 2, hashlib.sha384)
 SHA512 = Hash("sha512", 64, 3, hashlib.sha512)
+
+
+def draw(random: Random, n: int) -> bytes:
+    """`n` random bytes. Raises UsageError where the source gives another number of them."""
+    drawn = random(n)
+    if len(drawn) != n:
+        raise UsageError("the source of randomness gives another number of bytes", expected=n, got=len(drawn))
+    return drawn
 
 
 def opaque(data: bytes) -> bytes:

@@ -23,6 +23,7 @@ from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypai
 from nacl.exceptions import BadSignatureError
 
 from broker_crypto.crypto.dh import P256, P384, P521, Nist
+from broker_crypto.crypto.kdf import draw
 from broker_crypto.errors import MalformedInput, UsageError
 from broker_crypto.limits import PRIME_ED25519, SMALL_ORDER_ED25519
 from broker_crypto.records import Random
@@ -97,7 +98,7 @@ class _Ed25519:
     spki_prefix: bytes = bytes.fromhex("302a300506032b6570032100")
 
     def key_pair(self, random: Random) -> tuple[bytes, bytes]:
-        private = random(32)
+        private = draw(random, 32)
         return private, self.public_of(private)
 
     def public_of(self, private: bytes) -> bytes:
@@ -145,7 +146,7 @@ class _Ed448:
     spki_prefix: bytes = bytes.fromhex("3043300506032b6571033a00")
 
     def key_pair(self, random: Random) -> tuple[bytes, bytes]:
-        private = random(57)
+        private = draw(random, 57)
         return private, self.public_of(private)
 
     def public_of(self, private: bytes) -> bytes:
@@ -190,12 +191,10 @@ class Ecdsa:
         return self.curve.public_size
 
     def key_pair(self, random: Random) -> tuple[bytes, bytes]:
-        excess = -self.curve.order.bit_length() % 8
         for _ in range(256):
-            drawn = bytearray(random(self.private_size))
-            drawn[0] &= 0xFF >> excess
-            if 0 < int.from_bytes(drawn, "big") < self.curve.order:
-                return bytes(drawn), self.public_of(bytes(drawn))
+            private = self.curve.scalar(draw(random, self.private_size))
+            if private is not None:
+                return private, self.public_of(private)
         raise UsageError("the source of randomness gives no private key", scheme=self.name)
 
     def public_of(self, private: bytes) -> bytes:
