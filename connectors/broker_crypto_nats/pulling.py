@@ -1,0 +1,100 @@
+"""Many records of one subject at once, through a pull consumer that lives in memory and only for this call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from broker_crypto.errors import BrokerUnavailable
+from broker_crypto.records import LogEntry
+
+from .jsapi import Api, Refused
+
+_IDLE_NS = 30 * 10**9  # the server drops the consumer by itself after this, should our delete be lost
+
+
+async def pull(api: Api, stream: str, subject: str, position: int, limit: int, last: int) -> list[LogEntry]:
+    """At least one entry from `position` on, at most `limit`, none behind `last`, which the leader holds.
+
+    BrokerUnavailable if the consumer does not reach `last` or `limit` in time, or if its own count shows a hole.
+    """
+    nc = api.nc
+    name = "bc-" + secrets.token_hex(8)
+    collector = _Collector(limit, last)
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox, cb=collector.take, pending_bytes_limit=0)
+    try:
+        await _make_consumer(api, stream, name, subject, position)
+        question = {"batch": limit, "expires": int(api.timeout * 10**9)}
+        await nc.publish(f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{name}", json.dumps(question).encode(), inbox)
+        return await asyncio.wait_for(collector.done, api.timeout)
+    except (TimeoutError, nats.errors.Error, OSError) as error:
+        raise BrokerUnavailable("the group log was not read in time", subject=subject) from error
+    finally:
+        collector.done.cancel()
+        await _forget(nc, subscription, f"{api.prefix}.CONSUMER.DELETE.{stream}.{name}")
+
+
+async def _make_consumer(api: Api, stream: str, name: str, subject: str, position: int) -> None:
+    config: dict[str, Any] = {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": max(1, position),
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "filter_subject": subject,
+        "inactive_threshold": _IDLE_NS,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    try:
+        await api.call(f"CONSUMER.CREATE.{stream}.{name}.{subject}", {"stream_name": stream, "config": config})
+    except Refused as refused:
+        raise BrokerUnavailable(f"the group log cannot be read: {refused}", subject=subject) from refused
+
+
+async def _forget(nc: Client, subscription: Any, delete: str) -> None:
+    """Best effort and without waiting for an answer; the server's own idle limit does the rest."""
+    try:
+        await subscription.unsubscribe()
+        await nc.publish(delete)
+    except (nats.errors.Error, OSError):
+        pass
+
+
+class _Collector:
+    """Entries of one pull, checked for holes by the consumer's own count, until enough are there."""
+
+    def __init__(self, limit: int, last: int) -> None:
+        self.done: asyncio.Future[list[LogEntry]] = asyncio.get_running_loop().create_future()
+        self._entries: list[LogEntry] = []
+        self._limit = limit
+        self._last = last
+
+    async def take(self, message: Msg) -> None:
+        if self.done.done():
+            return
+        if not message.reply.startswith("$JS.ACK."):
+            self._end(message)
+            return
+        tokens = message.reply.split(".")
+        # $JS.ACK.stream.consumer.delivered.sequence.count.time.pending; newer servers put domain and account behind ACK
+        sequence, count, stamp = (int(token) for token in (tokens[5:8] if len(tokens) == 9 else tokens[7:10]))
+        if count != len(self._entries) + 1:
+            self.done.set_exception(BrokerUnavailable("the group log came with a hole", position=sequence))
+            return
+        if sequence <= self._last:
+            self._entries.append(LogEntry(sequence, stamp // 1_000_000, message.data))
+        if sequence >= self._last or len(self._entries) == self._limit:
+            self.done.set_result(self._entries)
+
+    def _end(self, message: Msg) -> None:
+        status = (message.headers or {}).get("Status", "")
+        if status != "100":
+            self.done.set_exception(BrokerUnavailable("reading the group log was ended by the server", status=status))
