@@ -50,8 +50,8 @@ class Members:
 
     def signed(self, content: Content, leaf: int = 1, by: int | None = None) -> AuthenticatedContent:
         framed = FramedContent(CONTEXT.group_id, CONTEXT.epoch, Sender.member(leaf), b"in clear", content)
-        key = self.private[leaf if by is None else by]
-        return AuthenticatedContent(WireFormat.PRIVATE_MESSAGE, framed, AuthData(sign(SUITE, key, framed, WireFormat.PRIVATE_MESSAGE, CONTEXT)))
+        signature = sign(SUITE, self.private[leaf if by is None else by], framed, WireFormat.PRIVATE_MESSAGE, CONTEXT)
+        return AuthenticatedContent(WireFormat.PRIVATE_MESSAGE, framed, AuthData(signature))
 
     def seal(self, signed: AuthenticatedContent, padding: int = 0) -> PrivateMessage:
         return protection.seal(signed, self.epoch.secrets, self.tree, padding=padding, random=system.token_bytes)[0]
@@ -65,9 +65,15 @@ class Members:
         key, _ = self.tree.take(leaf % 4, ratchet, generation)
         head = tls.opaque(CONTEXT.group_id) + tls.u64(CONTEXT.epoch) + tls.u8(kind)
         ciphertext = SUITE.seal(key.key, key.nonce, plain, head + tls.opaque(b""))
+        return self.with_sender_data(ciphertext, kind, leaf, generation)
+
+    def with_sender_data(self, ciphertext: bytes, kind: ContentType, leaf: int, generation: int) -> PrivateMessage:
+        """Any ciphertext with sender data that opens."""
+        head = tls.opaque(CONTEXT.group_id) + tls.u64(CONTEXT.epoch) + tls.u8(kind)
         data_key = protection.sender_data_key(SUITE, self.epoch.secrets.sender_data_secret, ciphertext)
         sender = protection.SenderData(leaf, generation, bytes(4)).encode()
-        return PrivateMessage(CONTEXT.group_id, CONTEXT.epoch, kind, b"", SUITE.seal(data_key.key, data_key.nonce, sender, head), ciphertext)
+        sealed = SUITE.seal(data_key.key, data_key.nonce, sender, head)
+        return PrivateMessage(CONTEXT.group_id, CONTEXT.epoch, kind, b"", sealed, ciphertext)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +188,8 @@ def test_ciphertexts_shorter_than_a_tag_are_refused(members: Members) -> None:
     for n in (0, 1, 15, 16):
         assert refused(lambda n=n: members.open(replace(good, encrypted_sender_data=bytes(n)))) == "sender_data"
         assert refused(lambda n=n: members.open(replace(good, ciphertext=bytes(n)))) == "sender_data"
+        short = members.with_sender_data(bytes(n), ContentType.APPLICATION, 1, 0)
+        assert refused(lambda short=short: members.open(short)) == "ciphertext"
 
 
 def test_group_and_epoch_are_compared_first(members: Members) -> None:
