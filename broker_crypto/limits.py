@@ -38,7 +38,7 @@ SMALL_ORDER_X448 = frozenset({0, 1, PRIME_X448 - 1})  # u of orders 1, 2 and 4 o
 ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of the base point, FIPS 186-5 with SP 800-186
 ORDER_P384 = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
 ORDER_P521 = (
-    0x01FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFA51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409
+    0x01FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFA51868783BF2F966B7FCC0148F709A5D03BB5C9B8899C47AEBB6FB71E91386409
 )
 
 # --- constants of our formats -------------------------------------------------------------------------------------
@@ -78,6 +78,7 @@ MAX_SKIPPED = 1024  # keys of passed generations kept by one ratchet for message
 
 POLICY_MAX = 256 * 1024  # bytes of a policy file: PolicyError before it is parsed
 POLICY_DEPTH = 16  # levels of a policy file: PolicyError
+KAFKA_TOPIC_MAX = 249  # characters of a topic's name (org.apache.kafka.common.internals.Topic): PolicyError
 POLICY_VALUE_MAX = 64 * 1024  # bytes of what `${NAME}` or `${file:PATH}` stands for: PolicyError
 
 # --- times --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec, x448
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
+from nacl.exceptions import RuntimeError as NaclRuntimeError
 
 from broker_crypto.errors import MalformedInput, UsageError
 from broker_crypto.limits import (
@@ -95,7 +96,13 @@ class _X25519:
     def agree(self, private: bytes, public: bytes) -> bytes:
         _check_private(self.name, private, 32)
         self.check_public(public)
-        return _not_zero(self.name, bytes(crypto_scalarmult(private, public)))
+        return self._multiply(private, public)
+
+    def _multiply(self, private: bytes, public: bytes) -> bytes:
+        try:
+            return _not_zero(self.name, bytes(crypto_scalarmult(private, public)))
+        except NaclRuntimeError:  # how the library says zero
+            raise MalformedInput("a shared secret is zero", group=self.name) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,8 +122,14 @@ class _X448:
     def agree(self, private: bytes, public: bytes) -> bytes:
         _check_private(self.name, private, 56)
         self.check_public(public)
+        return self._multiply(private, public)
+
+    def _multiply(self, private: bytes, public: bytes) -> bytes:
         own = x448.X448PrivateKey.from_private_bytes(private)
-        return _not_zero(self.name, own.exchange(x448.X448PublicKey.from_public_bytes(public)))
+        try:
+            return _not_zero(self.name, own.exchange(x448.X448PublicKey.from_public_bytes(public)))
+        except ValueError:  # how the library says zero
+            raise MalformedInput("a shared secret is zero", group=self.name) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
