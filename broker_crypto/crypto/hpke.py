@@ -28,6 +28,7 @@ class Labelled:
         return self.hash.extract(salt, b"HPKE-v1" + self.suite_id + label + ikm)
 
     def expand(self, prk: bytes, label: bytes, info: bytes, n: int) -> bytes:
+        self.hash.check_length(n)
         return self.hash.expand(prk, n.to_bytes(2, "big") + b"HPKE-v1" + self.suite_id + label + info, n)
 
 

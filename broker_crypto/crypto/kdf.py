@@ -37,12 +37,16 @@ class Hash:
         """HKDF-Extract, Nh bytes."""
         return _digest(salt, ikm, self.name)
 
+    def check_length(self, n: int) -> None:
+        """Raises UsageError for a length that `expand` does not give."""
+        if not 1 <= n <= MAX_EXPAND_BLOCKS * self.size:
+            raise UsageError("HKDF gives 1 to 255 blocks", length=n, block=self.size)
+
     def expand(self, prk: bytes, info: bytes, n: int) -> bytes:
         """HKDF-Expand to `n` bytes. Raises UsageError unless 1 <= n <= 255 * Nh."""
         if n == self.size:
             return _digest(prk, info + b"\x01", self.name)
-        if not 1 <= n <= MAX_EXPAND_BLOCKS * self.size:
-            raise UsageError("HKDF gives 1 to 255 blocks", length=n, block=self.size)
+        self.check_length(n)
         block = out = _digest(prk, info + b"\x01", self.name)
         counter = 1
         while len(out) < n:
@@ -89,5 +93,5 @@ def labelled(label: str, content: bytes) -> bytes:
 
 
 def kdf_label(label: str, context: bytes, n: int) -> bytes:
-    """struct KDFLabel (section 8); `n` fits uint16, which `Hash.expand` sees to."""
+    """struct KDFLabel (section 8); `n` is one that `Hash.check_length` takes."""
     return n.to_bytes(2, "big") + mls_label(label) + opaque(context)

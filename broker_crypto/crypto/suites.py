@@ -12,7 +12,6 @@ from broker_crypto.crypto.hpke import Hpke, Kem
 from broker_crypto.crypto.kdf import SHA256, SHA384, SHA512, Hash, kdf_label, labelled, opaque
 from broker_crypto.crypto.signatures import ECDSA_P256, ECDSA_P384, ECDSA_P521, ED448, ED25519, Scheme, Signer
 from broker_crypto.errors import UsageError
-from broker_crypto.limits import MAX_EXPAND_BLOCKS
 from broker_crypto.records import Random
 
 
@@ -66,8 +65,7 @@ class Suite:
 
     def expand_with_label(self, secret: bytes, label: str, context: bytes, n: int) -> bytes:
         """Derive `n` bytes from `secret` under an MLS label (section 8). Raises UsageError unless 1 <= n <= 255 * Nh."""
-        if not 1 <= n <= MAX_EXPAND_BLOCKS * self.nh:
-            raise UsageError("HKDF gives 1 to 255 blocks", length=n, block=self.nh)
+        self.kdf.check_length(n)
         return self.kdf.expand(secret, kdf_label(label, context, n), n)
 
     def derive_secret(self, secret: bytes, label: str) -> bytes:
