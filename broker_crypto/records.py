@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeAlias
 
 Header: TypeAlias = tuple[str, bytes | None]
@@ -180,6 +181,15 @@ class Anchor:
 
     certificate: bytes
     identities: tuple[str, ...]
+
+
+class Decision(StrEnum):
+    """What a connector does with a refused record: the words of `on_failure` in the policy."""
+
+    RAISE = "raise"
+    SKIP = "skip"
+    DEAD_LETTER = "dead-letter"
+    PAUSE = "pause"
 
 
 class Clock(Protocol):
