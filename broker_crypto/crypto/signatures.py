@@ -25,7 +25,7 @@ from nacl.exceptions import BadSignatureError
 from broker_crypto.crypto.dh import P256, P384, P521, Nist
 from broker_crypto.crypto.kdf import draw
 from broker_crypto.errors import MalformedInput, UsageError
-from broker_crypto.limits import PRIME_ED25519, SMALL_ORDER_ED25519
+from broker_crypto.limits import PRIME_ED25519, PRIME_X448, SMALL_ORDER_ED448, SMALL_ORDER_ED25519
 from broker_crypto.records import Random
 
 Signer = Callable[[bytes], bytes]
@@ -56,7 +56,7 @@ class Scheme(Protocol):
         ...
 
     def check_public(self, public: bytes) -> None:
-        """Raises MalformedInput for a key under which no signature can hold."""
+        """Raises MalformedInput unless `public` is the one spelling of a point that is not of small order."""
         ...
 
     def signer(self, private: bytes) -> Signer:
@@ -137,6 +137,13 @@ def _on_edwards25519(y: int) -> bool:
     return pow(square, (p - 1) // 2, p) == 1
 
 
+def _on_edwards448(y: int) -> bool:
+    """The same for x^2 + y^2 = 1 + d x^2 y^2 (RFC 8032 section 5.2)."""
+    p = PRIME_X448
+    square = (y * y - 1) * pow(-39081 * y * y - 1, -1, p) % p
+    return pow(square, (p - 1) // 2, p) == 1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ed448:
     name: str = "Ed448"
@@ -154,11 +161,15 @@ class _Ed448:
         return ed448.Ed448PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
     def check_public(self, public: bytes) -> None:
+        """The library itself looks at the length alone."""
         _check_public(self.name, public, 57)
-        try:
-            ed448.Ed448PublicKey.from_public_bytes(public)
-        except ValueError:
-            raise MalformedInput("a public key is not on the curve", scheme=self.name) from None
+        y = int.from_bytes(public, "little") & ((1 << 455) - 1)
+        if y >= PRIME_X448:
+            raise MalformedInput("a public key is not reduced", scheme=self.name)
+        if y in SMALL_ORDER_ED448:
+            raise MalformedInput("a public key is of small order", scheme=self.name)
+        if not _on_edwards448(y):
+            raise MalformedInput("a public key is not on the curve", scheme=self.name)
 
     def signer(self, private: bytes) -> Signer:
         _check_private(self.name, private, 57)

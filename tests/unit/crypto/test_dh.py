@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_crypto import limits
@@ -145,6 +145,7 @@ def test_a_shared_secret_of_zeros_is_refused_even_where_the_check_of_keys_would_
             group._multiply(private_key(group), u.to_bytes(group.public_size, "little"))  # type: ignore[attr-defined]
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_an_x25519_key_is_usable_exactly_if_its_number_is_below_p_and_not_listed(public: bytes) -> None:
     u = int.from_bytes(public, "little")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_crypto.crypto import kdf, suite
@@ -61,6 +61,7 @@ def test_a_generation_that_is_no_uint32_is_refused() -> None:
             s.derive_tree_secret(bytes(32), "key", generation, 16)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=100), st.binary(max_size=20000), st.integers(1, 8160))
 def test_the_kdf_label_is_the_struct_of_rfc_9420_section_8(label: str, context: bytes, n: int) -> None:
     reader = tls.Reader(kdf.kdf_label(label, context, n))
