@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from broker_crypto.errors import PeerError
+from broker_crypto.crypto import signatures
+from broker_crypto.errors import MalformedInput, PeerError
 from broker_crypto.identity import der
-from broker_crypto.identity.signatures import is_point
 from broker_crypto.limits import CERTIFICATE_MAX
 
 _SIGNATURES: Final = {  # AlgorithmIdentifier, all of it: RFC 8410 section 3, RFC 5758 section 3.2
@@ -32,11 +32,7 @@ _SIGNATURES: Final = {  # AlgorithmIdentifier, all of it: RFC 8410 section 3, RF
     bytes.fromhex("300a06082a8648ce3d040302"): "ecdsa-sha256",
     bytes.fromhex("300a06082a8648ce3d040303"): "ecdsa-sha384",
 }
-_KEYS: Final = {  # SubjectPublicKeyInfo up to the key: RFC 8410 section 4, RFC 5480 section 2
-    bytes.fromhex("302a300506032b6570032100"): ("ed25519", 32),
-    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200"): ("p256", 65),
-    bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200"): ("p384", 97),
-}
+_SCHEMES: Final = {signatures.ED25519: "ed25519", signatures.ECDSA_P256: "p256", signatures.ECDSA_P384: "p384"}
 _BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")
 _KEY_USAGE: Final = bytes.fromhex("551d0f")
 _ALT_NAME: Final = bytes.fromhex("551d11")
@@ -189,12 +185,12 @@ def _validity(times: der.Reader) -> tuple[int, int]:
 
 
 def _key(spki: bytes) -> tuple[str, bytes]:
-    for head, (scheme, size) in _KEYS.items():
-        if spki.startswith(head) and len(spki) == len(head) + size:
-            public_key = spki[len(head) :]
-            if scheme == "ed25519" or is_point(scheme, public_key):
-                return scheme, public_key
-    raise refuse("certificate.key", "a key that is not Ed25519, or an uncompressed point on P-256 or P-384")
+    """RFC 8410 section 4, RFC 5480 section 2; the key must be one under which a signature can hold."""
+    try:
+        scheme, public_key = signatures.key_of_spki(spki)
+        return _SCHEMES[scheme], public_key
+    except (MalformedInput, KeyError):
+        raise refuse("certificate.key", "a key that is not Ed25519, or an uncompressed point on P-256 or P-384") from None
 
 
 def _extensions(body: der.Reader) -> dict[bytes, _Extension]:

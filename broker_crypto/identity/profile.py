@@ -90,9 +90,7 @@ def _identity(leaf: Certificate) -> str:
     return uri
 
 
-def check_chain(
-    chain: Chain | Sequence[bytes], anchors: Iterable[Anchor], time_ms: int | None, revoked: Collection[bytes] = ()
-) -> str:
+def check_chain(chain: Chain | Sequence[bytes], anchors: Iterable[Anchor], time_ms: int | None, revoked: Collection[bytes] = ()) -> str:
     """The identity for which the chain counts at `time_ms` (ms since 1970; None leaves validity aside).
 
     `revoked` holds SHA-256 of SubjectPublicKeyInfo, 32 bytes each. Raises PeerError, whose `rule` names the first one broken.

@@ -35,6 +35,7 @@ Plain: TypeAlias = "Scalar | list[Plain] | dict[str, Plain]"
 
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _WORDS: Final[dict[str, Scalar]] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -130,6 +131,8 @@ def of(value: object, file: str, depth: int = 0) -> Node:
     place = Place(file)
     if depth > POLICY_DEPTH:
         raise place.error(f"more than {POLICY_DEPTH} levels")
+    if isinstance(value, str):
+        check_text(value, place)
     if value is None or isinstance(value, str | int | float | bool):
         return Node(value, place)
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
@@ -137,6 +140,12 @@ def of(value: object, file: str, depth: int = 0) -> Node:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return Node(tuple(of(item, file, depth + 1) for item in value), place)
     raise place.error(f"a {type(value).__name__} has no place in a policy")
+
+
+def check_text(text: str, place: Place) -> None:
+    """Raises PolicyError for text with control characters (line feed and tab aside) or halves of surrogate pairs."""
+    if _UNPRINTABLE.search(text):
+        raise place.error("text with a control character")
 
 
 class _Composer:
@@ -176,6 +185,7 @@ class _Composer:
         if getattr(event, "tag", None) is not None:
             raise place.error("tags are not allowed")
         if isinstance(event, ScalarEvent):
+            check_text(event.value, place)
             return Node(_scalar(event), place)
         if isinstance(event, SequenceStartEvent):
             return Node(self._sequence(depth), place)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_crypto.limits import POLICY_VALUE_MAX
-from broker_crypto.policy.document import Node, Place
+from broker_crypto.policy.document import Node, Place, check_text
 
 _SLOT: Final = re.compile(
     r"(?P<escaped>\$\$\{)"
@@ -49,6 +49,7 @@ class Source:
         filled = _SLOT.sub(lambda match: self._slot(match, node.place), text)
         if len(filled) > POLICY_VALUE_MAX:
             raise node.place.error(f"a value longer than {POLICY_VALUE_MAX} characters")
+        check_text(filled, node.place)
         return replace(node, value=filled)
 
     def _slot(self, match: re.Match[str], place: Place) -> str:
