@@ -9,7 +9,7 @@ from broker_crypto.errors import PolicyError
 from broker_crypto.policy.complaints import dotted, nearest
 from broker_crypto.policy.document import Node
 from broker_crypto.policy.patterns import captures, topic_covers
-from broker_crypto.policy.rules import KEPT_HEADERS
+from broker_crypto.policy.rules import ROLES
 from broker_crypto.policy.sections import Broker, Credentials, File, Group, Store, Topic
 from broker_crypto.wire.names import glob, is_group_name
 
@@ -27,6 +27,7 @@ _LOGINS: Final[dict[str, tuple[frozenset[str], ...]]] = {
     "nats": (frozenset({"user", "password"}), frozenset({"token"}), frozenset({"file"})),
     "kafka": (frozenset({"mechanism", "user", "password"}),),
 }
+_KEPT_HEADERS: Final = ("Nats-*", "Status", "Description")  # brokers read or write them; `headers.sealed` cannot take them in
 _SEALED: Final = frozenset(("padding", "compress", "headers"))
 _CHANNEL_KEYS: Final[dict[str, frozenset[str]]] = {  # keys of a topic that only some channels have
     "mls": _SEALED | {"group", "aliases", "plain_fingerprints", "plaintext", "on_failure", "duplicates", "signature_batch", "tombstones"},
@@ -105,6 +106,7 @@ def _broker(path: Path, broker: Broker) -> Iterator[Complaint]:
 def _groups(file: File) -> Iterator[Complaint]:
     for name, group in file.groups.items():
         path: Path = ("groups", name)
+        yield from _roles(path, group)
         if not group.roles.admin:
             yield (*path, "roles"), "a group has at least one admin", None
         if group.log is not None and file.brokers and group.log not in file.brokers:
@@ -113,6 +115,14 @@ def _groups(file: File) -> Iterator[Complaint]:
             yield path, "`log` is missing: with several brokers a group names the one that holds its log", None
         if _on_nats(file, group) and not all(name.split(".")):
             yield path, "on NATS the parts of a group's name between dots are not empty", None
+
+
+def _roles(path: Path, group: Group) -> Iterator[Complaint]:
+    for role in ROLES:
+        patterns: tuple[str, ...] = getattr(group.roles, role)
+        for at, pattern in enumerate(patterns):
+            if pattern in patterns[:at]:
+                yield (*path, "roles", role, at), f"`{pattern}` twice", None
 
 
 def _on_nats(file: File, group: Group) -> bool:
@@ -155,7 +165,7 @@ def _names(path: Path, topic: Topic) -> Iterator[Complaint]:
         for name in sorted(wanted - captures(subject)):
             yield (*path, "subjects", at), f"`identity` needs `{{{name}}}`, which this subject does not capture", None
     for at, header in enumerate(topic.headers.sealed):
-        if any(glob(kept, header) for kept in KEPT_HEADERS):
+        if any(glob(kept, header) for kept in _KEPT_HEADERS):
             yield (*path, "headers", "sealed", at), f"brokers add `{header}`; it cannot be sealed", None
 
 

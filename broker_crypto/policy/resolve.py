@@ -12,7 +12,6 @@ from broker_crypto.limits import ROTATION_INTERVAL_SECONDS
 from broker_crypto.policy import sections
 from broker_crypto.policy.document import Node
 from broker_crypto.policy.rules import (
-    PLAIN_HEADERS,
     ROLES,
     AgentSettings,
     BrokerSettings,
@@ -123,7 +122,6 @@ class Resolver:
     def rule(self, index: int) -> Rule:
         """The rule of one topic."""
         topic, defaults = self.file.topics[index], self.file.defaults
-        taken = frozenset(topic.headers.sealed)
         own_group = topic.topic if topic.channel == "mls" else None
         return Rule(
             name=topic.topic,
@@ -134,7 +132,8 @@ class Resolver:
             identity=topic.identity,
             padding=topic.padding,
             compress=topic.compress,
-            headers=tuple(name for name in (*PLAIN_HEADERS, *topic.headers.plain) if name not in taken),
+            headers_plain=topic.headers.plain,
+            headers_sealed=topic.headers.sealed,
             aliases=topic.aliases,
             plain_fingerprints=frozenset(topic.plain_fingerprints),
             plaintext=topic.plaintext or defaults.plaintext,
@@ -162,8 +161,6 @@ class Resolver:
             yield self.unbuilt(*here, "on_failure", setting=f"on_failure: {topic.on_failure}")
         elif topic.on_failure is None and self.file.defaults.on_failure in _UNBUILT_FAILURES:
             yield self.unbuilt("defaults", "on_failure", setting=f"on_failure: {self.file.defaults.on_failure}")
-        if topic.duplicates != "mark":
-            yield self.unbuilt(*here, "duplicates", setting=f"duplicates: {topic.duplicates}")
 
     def group(self, key: str, name: str, topics: tuple[str, ...], anchors: tuple[Anchor, ...]) -> GroupSection:
         """The group `name` that the entry under `key` founds."""

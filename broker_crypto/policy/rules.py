@@ -12,18 +12,6 @@ from broker_crypto.records import Anchor
 from broker_crypto.wire import names
 
 ROLES = ("admin", "writer", "reader")  # the strongest first
-PLAIN_HEADERS = (  # readable outside by default: what brokers, tracers and mirrors need
-    "traceparent",
-    "tracestate",
-    "content-type",
-    "correlation_id",
-    "reply_to",
-    "Nats-*",
-    "ce_*",
-    "__key_schema_id",
-    "__value_schema_id",
-)
-KEPT_HEADERS = ("Nats-*", "Status", "Description")  # `headers.sealed` cannot take these in
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +38,8 @@ class Rule:
 
     `name` is the topic as the file has it (the label in metrics), `topic` the one that was routed: they differ where the file's
     holds `*`. `subjects` is empty for a rule of Kafka. `group` is None unless the channel is mls, `identity` unless it is signal
-    (`{name}` filled in with what the subject had). Times are seconds. `headers` are the names readable outside, all of them.
+    (`{name}` filled in with what the subject had). Times are seconds. `headers_plain` adds names to those that are readable outside,
+    `headers_sealed` takes names out of them.
     """
 
     name: str
@@ -61,7 +50,8 @@ class Rule:
     identity: str | None = None
     padding: int = 0
     compress: str = "none"
-    headers: tuple[str, ...] = PLAIN_HEADERS
+    headers_plain: tuple[str, ...] = ()
+    headers_sealed: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     plain_fingerprints: frozenset[bytes] = frozenset()
     plaintext: str = "refuse"
