@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from broker_crypto.crypto.suites import Suite
 from broker_crypto.errors import MalformedInput
 from broker_crypto.wire import tls
-
-if TYPE_CHECKING:
-    from broker_crypto.crypto.suites import Suite
 
 MLS10 = 1  # ProtocolVersion
 BASIC, X509 = 1, 2  # CredentialType
@@ -268,3 +266,51 @@ class KeyPackage:
     def ref(self, suite: Suite) -> bytes:
         """KeyPackageRef, Nh bytes (RFC 9420 section 5.2)."""
         return suite.ref_hash("MLS 1.0 KeyPackage Reference", self.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class RequiredCapabilities:
+    """RequiredCapabilities: what every member must support, beyond the defaults (section 11.1)."""
+
+    extensions: tuple[int, ...] = ()
+    proposals: tuple[int, ...] = ()
+    credentials: tuple[int, ...] = ()
+
+    def encode(self) -> bytes:
+        """As extension data."""
+        return b"".join(map(_u16_list, (self.extensions, self.proposals, self.credentials)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """RequiredCapabilities that fill `data`."""
+        reader = tls.Reader(data)
+        required = cls(*(tuple(reader.vector(tls.Reader.u16)) for _ in range(3)))
+        reader.end()
+        return required
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalSender:
+    """ExternalSender: somebody outside who may send proposals (section 12.1.8.1)."""
+
+    signature_key: bytes
+    credential: Credential
+
+    def encode(self) -> bytes:
+        """As on the wire."""
+        return tls.opaque(self.signature_key) + self.credential.encode()
+
+    @classmethod
+    def read(cls, reader: tls.Reader) -> Self:
+        """The next ExternalSender."""
+        return cls(reader.opaque(), Credential.read(reader))
+
+
+def read_external_senders(data: bytes) -> tuple[ExternalSender, ...]:
+    """The list in the data of an external_senders extension."""
+    return tuple(tls.decode(data, lambda reader: reader.vector(ExternalSender.read)))
+
+
+def read_external_pub(data: bytes) -> bytes:
+    """The HPKE public key in the data of an external_pub extension (section 12.4.3.2)."""
+    return tls.decode(data, tls.Reader.opaque)

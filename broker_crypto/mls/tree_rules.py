@@ -5,29 +5,19 @@ Source: RFC 9420 sections 7.1, 7.9.2 and 12.4.3.1.
 
 from __future__ import annotations
 
-from broker_crypto.errors import MalformedInput
 from broker_crypto.mls import tree_math
 from broker_crypto.mls.leaf import COMMIT, LeafNode
+from broker_crypto.mls.leaf_rules import check_usable
 from broker_crypto.mls.ratchet_tree import ParentNode, RatchetTree
 from broker_crypto.mls.validation import Rule, refuse
 
 
 def check_tree(tree: RatchetTree) -> None:
-    """Every rule that needs the tree alone: unmerged leaves, parent hashes, usable keys. Raises PeerError."""
+    """Every rule that needs the tree alone: unmerged leaves, parent hashes, usable keys of parents. Raises PeerError."""
+    for number, parent in tree.parents():
+        check_usable(tree.suite, parent.encryption_key, node=number)
     check_unmerged(tree)
     check_parent_hashes(tree)
-    for index, leaf in tree.leaves():
-        check_usable(tree, 2 * index, leaf.encryption_key)
-    for number, parent in tree.parents():
-        check_usable(tree, number, parent.encryption_key)
-
-
-def check_usable(tree: RatchetTree, number: int, key: bytes) -> None:
-    """The HPKE key at a node is one of the suite's group. Raises PeerError."""
-    try:
-        tree.suite.check_public(key)
-    except MalformedInput as error:
-        refuse(Rule.USABLE_KEY, str(error), node=number)
 
 
 def check_unmerged(tree: RatchetTree) -> None:

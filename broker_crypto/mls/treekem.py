@@ -33,6 +33,7 @@ class NewPath:
 
     tree: RatchetTree
     leaf_index: int
+    leaf_node: LeafNode
     keys: PrivateKeys = field(repr=False)  # of the leaf and of every node of the path
     secrets: Mapping[int, bytes] = field(repr=False)  # node number: path secret, from the leaf up
     commit_secret: bytes = field(repr=False)
@@ -57,8 +58,9 @@ def new_path(
         secret = suite.derive_secret(secret, "path")
     parent_hash = draft.set_path(leaf_index, publics)
     leaf = replace(template, encryption_key=leaf_public, source=COMMIT, lifetime=None, parent_hash=parent_hash)
-    draft.set_leaf(leaf_index, leaf.signed(suite, signature_private, group_id, leaf_index))
-    return NewPath(draft.finish(), leaf_index, keys, secrets, secret)
+    leaf = leaf.signed(suite, signature_private, group_id, leaf_index)
+    draft.set_leaf(leaf_index, leaf)
+    return NewPath(draft.finish(), leaf_index, leaf, keys, secrets, secret)
 
 
 def seal_path(path: NewPath, context: bytes, added: Set[int], random: Random) -> UpdatePath:
@@ -73,10 +75,7 @@ def seal_path(path: NewPath, context: bytes, added: Set[int], random: Random) ->
             key = _key_at(tree, target)
             sealed.append(HPKECiphertext(*tree.suite.encrypt_with_label(key, "UpdatePathNode", context, secret, random)))
         nodes.append(UpdatePathNode(_key_at(tree, number), tuple(sealed)))
-    leaf = tree.leaf(path.leaf_index)
-    if leaf is None:
-        raise ValueError("the sender of a path has a leaf")
-    return UpdatePath(leaf, tuple(nodes))
+    return UpdatePath(path.leaf_node, tuple(nodes))
 
 
 def receivers(tree: RatchetTree, off_path: int, added: Set[int]) -> list[int]:

@@ -29,6 +29,60 @@ class Rule(StrEnum):
     PATH_RECEIVERS = "path_receivers"
     PATH_PARENT_HASH = "path_parent_hash"
 
+    PATH_REQUIRED = "path_required"
+    PATH_KEY_NEW = "path_key_new"
+
+    # one leaf or key package (RFC 9420 sections 7.2, 7.3, 10.1, 13.3, 13.4)
+    LEAF_SIGNATURE = "leaf_signature"
+    LEAF_SOURCE = "leaf_source"
+    LEAF_VERSION = "leaf_version"
+    LEAF_SUITE = "leaf_suite"
+    LEAF_CREDENTIAL_LISTED = "leaf_credential_listed"
+    LEAF_EXTENSIONS_LISTED = "leaf_extensions_listed"
+    LEAF_LIFETIME = "leaf_lifetime"
+    LEAF_GROUP_EXTENSIONS = "leaf_group_extensions"
+    LEAF_REQUIRED_CAPABILITIES = "leaf_required_capabilities"
+    CREDENTIAL_COMMON = "credential_common"
+    KEY_PACKAGE_VERSION = "key_package_version"
+    KEY_PACKAGE_SUITE = "key_package_suite"
+    KEY_PACKAGE_SIGNATURE = "key_package_signature"
+    KEY_PACKAGE_INIT_KEY = "key_package_init_key"
+
+    # proposals and lists of them (RFC 9420 sections 12.1 and 12.2)
+    PROPOSAL_SENDER = "proposal_sender"
+    PROPOSAL_KNOWN = "proposal_known"
+    EXTERNAL_SENDER = "external_sender"
+    UPDATE_KEY_NEW = "update_key_new"
+    UPDATE_OF_COMMITTER = "update_of_committer"
+    REMOVE_OF_COMMITTER = "remove_of_committer"
+    REMOVE_OF_NOBODY = "remove_of_nobody"
+    LEAF_CHANGED_TWICE = "leaf_changed_twice"
+    PSK_NONCE = "psk_nonce"
+    PSK_USAGE = "psk_usage"
+    PSK_TWICE = "psk_twice"
+    PSK_COUNT = "psk_count"
+    REINIT_VERSION = "reinit_version"
+    REINIT_ALONE = "reinit_alone"
+    GROUP_EXTENSIONS_TWICE = "group_extensions_twice"
+    GROUP_EXTENSION_FORM = "group_extension_form"
+    EXTERNAL_INIT_INSIDE = "external_init_inside"
+    EXTERNAL_INIT_ONCE = "external_init_once"
+    EXTERNAL_REMOVE_ONCE = "external_remove_once"
+    EXTERNAL_PROPOSALS = "external_proposals"
+    EXTERNAL_BY_VALUE = "external_by_value"
+    EXTERNAL_KEY_NEW = "external_key_new"
+
+    EXTERNAL_INIT = "external_init"
+
+    # the group as those outside see it (RFC 9420 sections 8.1, 12.1.5, 12.4.3)
+    GROUP_SUITE = "group_suite"
+    GROUP_ENDED = "group_ended"
+    GROUP_INFO_TREE = "group_info_tree"
+    GROUP_INFO_SIGNER = "group_info_signer"
+    GROUP_INFO_SIGNATURE = "group_info_signature"
+    GROUP_INFO_CONTEXT = "group_info_context"
+    GROUP_INFO_TAG = "group_info_tag"
+
     # messages (RFC 9420 sections 6, 8.4 and 9)
     GROUP_ID = "group_id"
     EPOCH = "epoch"
@@ -48,7 +102,6 @@ class Rule(StrEnum):
     WELCOME_SECRETS = "welcome_secrets"
     WELCOME_PSKS = "welcome_psks"
     WELCOME_GROUP_INFO = "welcome_group_info"
-    WELCOME_TREE = "welcome_tree"
     GROUP_UNIQUE = "group_unique"
     OWN_LEAF = "own_leaf"
     PATH_KEY = "path_key"
@@ -62,9 +115,10 @@ def refuse(rule: Rule, what: str = "", **fields: object) -> NoReturn:
 
 
 class CannotEnter(PeerError):
-    """A commit that is valid for everybody, and that this member cannot follow: secrets of its path or of its tags do not fit.
+    """A commit that is valid for everybody, and that this member cannot follow: its secrets do not fit what the member holds.
 
-    `reason` is "membership_tag", "path_secret", "path_key", "external_init", "psk" or "confirmation_tag".
+    `reason` is "membership_tag", "path_secret", "path_key", "external_init", "psk_held", "confirmation_tag", or "removed"
+    where the commit removes the member itself.
     """
 
     code = "cannot_enter"
