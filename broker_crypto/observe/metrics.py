@@ -175,3 +175,17 @@ class MemoryMetrics:
 
 def _key(figure: Figure, labels: Mapping[str, str]) -> _Key:
     return figure.name, tuple((label, labels[label]) for label in figure.labels)
+
+
+class StoreFigures:
+    """Turns what a store's watch hears into figures."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._seconds = metrics.histogram("store_commit_seconds")
+        self._errors = metrics.counter("store_errors_total")
+
+    def committed(self, seconds: float, /) -> None:
+        self._seconds.observe(seconds)
+
+    def failed(self, error: Exception, /) -> None:
+        self._errors.add()

@@ -87,13 +87,20 @@ class FolderLock:
             os.close(descriptor)
 
     def release(self) -> None:
-        with contextlib.suppress(OSError):
-            self._pid_file.unlink()
-        os.close(self._descriptor)
+        """Let the next agent in; a second call does nothing."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                self._pid_file.unlink()
+            self._close()
 
     def abandon(self) -> None:
         """In a forked child: close our copy, which leaves the parent's lock where it is."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1  # the number may be somebody else's soon
+        os.close(descriptor)
 
 
 def _read_pid(path: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Callable
@@ -32,13 +33,19 @@ class ForkGuard:
 
     def poison(self) -> None:
         self._forked = True
+
+    def let_go(self) -> None:
         if self._in_child is not None:
             self._in_child()
 
 
 def _after_fork() -> None:
-    for guard in list(_guards):
+    guards = list(_guards)
+    for guard in guards:  # all of them first: whatever letting go may raise, none stays usable
         guard.poison()
+    for guard in guards:
+        with contextlib.suppress(OSError):
+            guard.let_go()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -64,6 +64,10 @@ class MemoryStore:
                 self._rows.pop(at, None)
             else:
                 self._rows[at] = value
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        if writes:
+            loop.call_soon(done.set_result, None)  # as on disk, the task gives way where it commits
+        else:
+            done.set_result(None)
         return done

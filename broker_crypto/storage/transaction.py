@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeAlias
@@ -111,6 +112,7 @@ class Turns:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[BufferedTransaction]:
         """One block, as the port says."""
+        await _deliver_cancellation()
         async with self.alone():
             self._backend.check()
             transaction = BufferedTransaction(self._backend)
@@ -139,6 +141,9 @@ class Turns:
                 self._owner = None
 
 
+_owed: weakref.WeakSet[asyncio.Task[object]] = weakref.WeakSet()  # tasks whose cancellation `settled` has put off
+
+
 async def settled(done: asyncio.Future[None]) -> None:
     """Wait until `done`, cancelled or not; a cancellation arrives at the task's next await instead, so its outcome is known."""
     cancelled = False
@@ -151,4 +156,13 @@ async def settled(done: asyncio.Future[None]) -> None:
     if cancelled and task is not None:
         task.uncancel()  # the request stays one: asyncio.timeout and TaskGroup count them
         task.cancel()
+        _owed.add(task)
     done.result()
+
+
+async def _deliver_cancellation() -> None:
+    """A block's first await: without it, a task that does nothing but commit would put its cancellation off for ever."""
+    task = asyncio.current_task()
+    if task is not None and task in _owed:
+        _owed.discard(task)
+        await asyncio.sleep(0)
