@@ -27,7 +27,9 @@ def seeded(seed: str) -> Callable[[int], bytes]:
     return random
 
 
-def own_leaf(kem: Suite, name: str, random: Callable[[int], bytes], *, x509: bool = False, extensions: tuple[Extension, ...] = ()) -> OwnLeaf:
+def own_leaf(
+    kem: Suite, name: str, random: Callable[[int], bytes], *, x509: bool = False, extensions: tuple[Extension, ...] = ()
+) -> OwnLeaf:
     """What a client of this name brings; it supports PRIVATE_EXTENSION and both kinds of credential."""
     private, public = kem.signature_key_pair(random)
     credential = Credential.x509([b"certificate of " + name.encode(), b"of the CA"]) if x509 else Credential.basic(name.encode())

@@ -57,9 +57,7 @@ class Case:
         tree_rules.check_parent_hashes(tree)
         context, learnt, commit_secrets = self.context(tree), {}, set()
         for own in others:
-            learnt[own], secret = treekem.open_path(
-                tree, path, sender=sender, own=own, keys=self.keys[own], context=context, added=NOBODY
-            )
+            learnt[own], secret = treekem.open_path(tree, path, sender=sender, own=own, keys=self.keys[own], context=context, added=NOBODY)
             commit_secrets.add(secret)
         (commit_secret,) = commit_secrets
         return tree, learnt, commit_secret
