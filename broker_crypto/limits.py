@@ -102,3 +102,6 @@ STORE_ERASE_SECONDS = 1.0  # after a write, until what it deleted or overwrote i
 STORE_ERASE_RETRY_SECONDS = 0.05  # first wait when a reader holds an erasure up; doubles up to STORE_ERASE_SECONDS
 TRIES_A_TURN = 8  # appends before the loop gives way to others
 LOST_RACES_BEFORE_BLIND = 3  # refusals without a commit for our epoch (somebody writes junk): append without the expected position
+HOLD_SECONDS = 60.0  # how long fetched messages that nobody asks for are kept from redelivery
+ROUTES = 4096  # subjects and topics whose rule an agent remembers
+CLOCK_JUMP_MS = 1_500  # wall clock against the monotonic one within a second: sealing objects draw a new stream

@@ -14,7 +14,7 @@ from broker_crypto.channels.opening import Opener, Result, Unopened
 from broker_crypto.channels.record import FINGERPRINT, read_record
 from broker_crypto.channels.sealing import Sealer, SealingEpoch, Unsealed
 from broker_crypto.crypto import suite
-from broker_crypto.errors import GroupError, GroupNotReady, NotBuilt, PolicyConflict, RecordRefused
+from broker_crypto.errors import BrokerCryptoError, GroupNotReady, NotBuilt, PolicyConflict, RecordRefused
 from broker_crypto.limits import MAX_BATCH, MAX_RECORD
 from broker_crypto.records import GroupView, Random, Sealed
 
@@ -100,7 +100,7 @@ class TopicChannel:
         )
         self._reader = TopicReader(self._opener, whole=False)
         self._sealing: SealingEpoch | None = None
-        self._closed_by: GroupError | None = None
+        self._closed_by: BrokerCryptoError | None = None
         self.view = GroupView(epochs={}, current=-1)
 
     @property
@@ -118,12 +118,12 @@ class TopicChannel:
         self.ready = self._closed_by is None and view.sealing is not None
 
     @property
-    def closed_by(self) -> GroupError | None:
+    def closed_by(self) -> BrokerCryptoError | None:
         """Why this agent does not seal; None where it may."""
         return self._closed_by
 
     @closed_by.setter
-    def closed_by(self, error: GroupError | None) -> None:
+    def closed_by(self, error: BrokerCryptoError | None) -> None:
         self._closed_by = error
         self.ready = error is None and self._view.sealing is not None
 

@@ -115,13 +115,8 @@ class GroupPolicy:
         if credential.type != X509:
             raise PeerError("the leaf's credential is no X.509 chain", rule="credential")
         chain = profile.read_chain(credential.certificates)
-        identity = profile.check_chain(
-            chain,
-            anchors=[(a.certificate, a.identities) for a in self.anchors],
-            time_ms=time_ms,
-            revoked=frozenset(self.revoked),
-        )
-        if chain.signature_key != leaf.signature_key:
+        identity = profile.check_chain(chain, self.anchors, time_ms, frozenset(self.revoked))
+        if chain.leaf.public_key != leaf.signature_key:
             raise PeerError("the leaf key is not the certificate's", rule="leaf_key", identity=identity)
         return identity
 
@@ -138,4 +133,4 @@ def identity_of(leaf: LeafNode) -> str:
     """The identity that a leaf's certificate names, unjudged; MalformedInput if there is none."""
     if leaf.credential.type != X509:
         raise MalformedInput("the leaf's credential is no X.509 chain")
-    return profile.read_chain(leaf.credential.certificates).identity
+    return profile.read_chain(leaf.credential.certificates).uri

@@ -25,6 +25,7 @@ from broker_crypto.records import ClockSkew, Clock, Event, GroupView, Halted, Lo
 from broker_crypto.storage.port import StateStore
 
 _FETCH = 64  # entries a fetch, and so a transaction
+_PATIENCE = (0.1, 5.0)  # s, first and longest wait for a broker or store out of reach
 _TOO_OLD_MS = limits.COMMIT_TIME_WINDOW_MS - 15_000  # a staged commit that waited longer is built anew
 
 
@@ -52,6 +53,7 @@ class GroupLoop:
         self._services = services
         self._log: GroupLog | None = None
         self._log_id = ""
+        self._retired: list[GroupLog] = []
         self._opened = False
         self._closing = False
         self._poke = asyncio.Event()
@@ -74,6 +76,8 @@ class GroupLoop:
 
     def use(self, log: GroupLog | None) -> None:
         """Take another connection's log (the one before closed), or none."""
+        if self._log is not None:
+            self._retired.append(self._log)
         self._log, self._opened = log, False
         self._poke.set()
 
@@ -84,19 +88,28 @@ class GroupLoop:
 
     async def run(self) -> None:
         """Follow the log until `close`. A broker out of reach is waited for, growing from 0.1 s to 5 s."""
-        patience = 0.1
-        while not self._closing:
-            self._poke.clear()
-            try:
-                wait = await self.turn()
-                patience = 0.1
-            except errors.BrokerUnavailable:
-                self._opened = False
-                wait, patience = patience, min(patience * 2, 5.0)
-            except (errors.LogRolledBack, errors.GroupLogTruncated) as error:
-                await self._halt(error)
-                wait = plan.FOREVER
-            await self._rest(wait)
+        patience = _PATIENCE[0]
+        try:
+            while not self._closing:
+                self._poke.clear()
+                try:
+                    await self._close_retired()
+                    wait = await self.turn()
+                    patience = _PATIENCE[0]
+                except (errors.BrokerUnavailable, errors.StoreUnavailable):
+                    self._opened = False
+                    wait, patience = patience, min(patience * 2, _PATIENCE[1])
+                except (errors.LogRolledBack, errors.GroupLogTruncated) as error:
+                    await self._halt(error)
+                    wait = plan.FOREVER
+                await self._rest(wait)
+        finally:
+            self.use(None)
+            await self._close_retired()
+
+    async def _close_retired(self) -> None:
+        while self._retired:
+            await self._retired.pop().close()
 
     async def close(self) -> None:
         """End `run` at its next rest, and release who waits."""
@@ -251,7 +264,7 @@ class GroupLoop:
         self._publish()
 
     def _publish(self) -> None:
-        self._services.publish(self.memory.view(self.own.identity), self.closed_by())
+        self._services.publish(self.memory.view(self.own), self.closed_by())
         self._wake()
 
     def _wake(self) -> None:

@@ -73,10 +73,10 @@ class GroupMemory:
         newest = max(self.epochs.values(), key=lambda e: e.epoch, default=None)
         return dict(newest.roster) if newest else {}
 
-    def view(self, identity: str) -> GroupView:
+    def view(self, own: Own) -> GroupView:
         """What channels see from now on."""
         erased = frozenset(e.epoch_id for e in self.epochs.values() if e.stream_secret is None)
-        return views.group_view(self.member, self.views, erased, identity)
+        return views.group_view(self.member, self.views, erased, own)
 
     # --- following --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from broker_crypto import errors
+from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.membership import JOINING, LEFT, LOCKED_OUT, MEMBER, Epoch, Intervals, Membership
 from broker_crypto.records import EpochView, GroupView
 
@@ -36,11 +37,11 @@ def epoch_view(epoch: Epoch, group_id: bytes) -> EpochView | None:
     )
 
 
-def group_view(member: Membership, views: Mapping[bytes, EpochView], erased: frozenset[bytes], identity: str) -> GroupView:
+def group_view(member: Membership, views: Mapping[bytes, EpochView], erased: frozenset[bytes], own: Own) -> GroupView:
     """The whole view: which epochs open, which one seals."""
     current = member.chain.epoch if member.chain else -1
     sealing = None
-    if closed_by(member, identity) is None and member.mls is not None:
+    if closed_by(member, own.identity) is None and member.mls is not None:
         sealing = next((v for v in views.values() if v.epoch == member.mls.public.epoch), None)
     readable = views if member.halt != errors.UntrustedFounding.code and member.state != LEFT else {}
     missed = _closed(member.missed, current)
@@ -52,6 +53,7 @@ def group_view(member: Membership, views: Mapping[bytes, EpochView], erased: fro
         absent=_between(_closed(member.entered, current), missed, current),
         missed=missed,
         erased=erased,
+        signature_private=own.signature_private,
     )
 
 

@@ -1,0 +1,519 @@
+"""The agent: joins policy, identity, store, groups and channels, and runs what goes on in the background.
+
+No decision of a protocol lives here. Connectors attach, ask for channels, and carry out what channels return; the loops of
+the groups run from attach to close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, TypeVar
+
+from broker_crypto import errors, identity, limits, policy, storage
+from broker_crypto.channels.bound import BoundChannel, Watcher
+from broker_crypto.channels.plain import PlainChannel
+from broker_crypto.channels.topic import TopicChannel, TopicSettings
+from broker_crypto.delivery.committer import Own
+from broker_crypto.delivery.group_policy import RULES, GroupPolicy
+from broker_crypto.delivery.handle import Group
+from broker_crypto.delivery.loop import GroupLoop, Services
+from broker_crypto.delivery.plan import Habits
+from broker_crypto.delivery.ports import GroupLog, Topics
+from broker_crypto.delivery.trust import LocalPolicy
+from broker_crypto.observe.events import EventHub
+from broker_crypto.observe.metrics import NULL, Metrics
+from broker_crypto.policy.rules import GroupSection, Rule
+from broker_crypto.records import Behind, Clock, Decision, Event, GroupView, Opened, Random, Row
+
+E = TypeVar("E", bound=Event)
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class Connection(Protocol):
+    """What a connector attaches. `type` is nats or kafka, `broker` its name in the policy file where it was given."""
+
+    type: str
+    broker: str | None
+
+    @property
+    def closed(self) -> bool: ...
+    def group_log(self, replicas: int = 1) -> GroupLog: ...
+    def topics(self) -> Topics: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """For a probe: `ok`, why not, the state of each group, and whether the store answers."""
+
+    ok: bool
+    reasons: Sequence[str]
+    groups: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Running:
+    """A group that this agent follows, the broker of its log, its task, and the channels that seal for it."""
+
+    loop: GroupLoop
+    section: GroupSection
+    broker: str
+    task: asyncio.Task[None]
+    channels: list[TopicChannel]
+    view: GroupView
+    closed: errors.BrokerCryptoError | None
+
+
+class Agent:
+    """One identity with its own folder. Several may run in one process; there is no module state.
+
+    Made by `Agent.open`. Channels and groups belong to the event loop that it was opened in.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.policy = parts.policy
+        self.identity = parts.who.uri
+        self._who, self._store, self._clock, self._random, self._metrics = parts.who, parts.store, parts.clock, parts.random, parts.metrics
+        self._hub = EventHub()
+        self._running: dict[str, _Running] = {}
+        self._connections: dict[str, list[Connection]] = {}
+        self._routes: OrderedDict[tuple[str, str], BoundChannel] = OrderedDict()
+        self._channels: dict[tuple[str, str], BoundChannel] = {}
+        self._missing: OrderedDict[bytes, float] = OrderedDict()
+        self._closed = False
+        self._housekeeping = asyncio.ensure_future(self._keep_house())
+
+    # --- open and close -----------------------------------------------------------------------------------------
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        policy: str | Path | policy.Policy,
+        *,
+        identity: str | None = None,
+        metrics: Metrics | None = None,
+        clock: Clock | None = None,
+        random: Random = secrets.token_bytes,
+    ) -> AsyncIterator[Agent]:
+        """Open the agent of a policy file (or a Policy) for the length of the block.
+
+        `identity` goes before `agent.identity` of the file. Raises PolicyError, NotBuilt, UsageError (identity), StateLocked,
+        StateCorrupt, StateVersionError, StoreUnavailable.
+        """
+        agent = cls(_parts(policy, identity, metrics or NULL, clock or SystemClock(), random))
+        try:
+            yield agent
+        finally:
+            await agent.close()
+
+    async def close(self, timeout: float = 10) -> None:
+        """What leaving the block does: sealing is refused, the loops end, the store closes. The application's connections stay."""
+        if self._closed:
+            return
+        self._closed = True
+        for running in self._running.values():
+            for channel in running.channels:
+                channel.closed_by = errors.AgentClosed()
+            await running.loop.close()
+        self._housekeeping.cancel()
+        tasks = [running.task for running in self._running.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(self._housekeeping, *tasks, return_exceptions=True)
+        self._hub.close()
+        await self._store.close()
+
+    def _open_or_raise(self) -> None:
+        if self._closed:
+            raise errors.AgentClosed()
+
+    # --- for applications ---------------------------------------------------------------------------------------
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """The groups that are followed, by the name of their log."""
+        return MappingProxyType({name: Group(running.loop) for name, running in self._running.items()})
+
+    async def ready(self, topic: str | None = None, timeout: float | None = None) -> None:
+        """Return when this agent is a member of the topic's group (None: of all that are followed).
+
+        Raises GroupNotReady, naming what is missing, after `timeout` s (None: no limit), and at once where waiting cannot help.
+        """
+        self._open_or_raise()
+        running = list(self._running.values()) if topic is None else self._group_of(topic)
+        for one in running:
+            try:
+                await asyncio.wait_for(self._member(one), timeout)
+            except TimeoutError:
+                raise one.loop.closed_by() or errors.GroupNotReady(group=one.loop.group) from None
+
+    def _group_of(self, topic: str) -> list[_Running]:
+        rule = self.policy.route(topic)
+        if rule.group is None:
+            return []
+        return [self._follow(self.policy.group(rule.group))]
+
+    async def _member(self, running: _Running) -> None:
+        while True:
+            error = running.loop.closed_by()
+            if error is None or isinstance(error, errors.MayNotWrite):
+                return
+            if not error.retriable:
+                raise error
+            self._open_or_raise()
+            if running.task.done():
+                running.task.result()
+            await running.loop.changed()
+
+    def health(self) -> Health:
+        """What a probe wants to know. Never waits."""
+        reasons = ["the agent is closed"] if self._closed else []
+        states = {}
+        for name, running in self._running.items():
+            states[name] = running.loop.member.state
+            error = running.loop.closed_by()
+            if running.task.done() and not self._closed:
+                reasons.append(f"group {name}: its loop has ended")
+            elif error is not None and not isinstance(error, errors.MayNotWrite):
+                reasons.append(f"group {name}: {error}")
+        return Health(not reasons, reasons, states)
+
+    def events(self, *kinds: type[Event]) -> AsyncIterator[Event]:
+        """Events of these kinds (none named: all) from now on; a queue of its own, the oldest of 1,024 dropped."""
+        return self._hub.events(*kinds)
+
+    def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
+        """Call `callback` for each event of `kind`, from the event loop; returns what ends that."""
+        return self._hub.on(kind, callback)
+
+    # --- for connectors -----------------------------------------------------------------------------------------
+
+    def attach(self, connection: Connection) -> str:
+        """Take a connection into use; returns its broker's name. Groups whose log lies there are followed from now on.
+
+        Raises PolicyConflict where the file names several brokers of its type and `broker` none of them.
+        """
+        self._open_or_raise()
+        name = self._broker_of(connection)
+        self._connections.setdefault(name, []).append(connection)
+        for section in self.policy.groups(self.identity):
+            if self._log_of(section) == name:
+                self._follow(section)
+        self._supply(name)
+        return name
+
+    def detach(self, connection: Connection) -> None:
+        """The connection closes; another one of the same broker takes over."""
+        for name, connections in self._connections.items():
+            if connection in connections:
+                connections.remove(connection)
+                self._supply(name)
+
+    def _broker_of(self, connection: Connection) -> str:
+        named = [b.name for b in self.policy.brokers.values() if b.type == connection.type]
+        if connection.broker is not None:
+            if named and connection.broker not in named:
+                raise errors.PolicyConflict("no such broker in the policy", broker=connection.broker, type=connection.type)
+            return connection.broker
+        if len(named) > 1:
+            raise errors.PolicyConflict("several brokers of this type; say which one with broker=", brokers=named)
+        return named[0] if named else connection.type
+
+    def _log_of(self, section: GroupSection) -> str:
+        if section.log is not None:
+            return section.log
+        return next(iter(self.policy.brokers), "") or next(iter(self._connections), "")
+
+    def _supply(self, broker: str) -> None:
+        """Give every group of the broker the log of the first connection that is open."""
+        connection = next((c for c in self._connections.get(broker, ()) if not c.closed), None)
+        replicas = self.policy.brokers[broker].replicas if broker in self.policy.brokers else 1
+        for running in self._running.values():
+            if running.broker == broker:
+                running.loop.use(connection.group_log(replicas) if connection else None)
+
+    def _follow(self, section: GroupSection) -> _Running:
+        known = self._running.get(section.log_name)
+        if known is not None:
+            return known
+        section.require_built()
+        if section.suite not in self._who.suites:
+            raise errors.PolicyConflict("the agent's key does not fit the group's suite", group=section.name, suite=section.suite)
+        name = section.log_name
+        timing = self.policy.timing
+        jitter = self._random(1)[0] / 256
+        habits = Habits(timing.rotation_interval, timing.epoch_max_age, jitter)
+        services = Services(
+            store=self._store,
+            clock=self._clock,
+            random=self._random,
+            report=self._hub.report,
+            publish=lambda view, closed: self._publish(name, view, closed),
+            count=lambda verdict: self._count_verdict(section.name, verdict),
+        )
+        loop = GroupLoop(name, _own(self._who), local_policy(section), services, habits)
+        task = asyncio.ensure_future(self._run(loop))
+        closed = loop.closed_by()
+        running = _Running(loop, section, self._log_of(section), task, [], GroupView({}, -1), closed)
+        self._running[name] = running
+        connection = next((c for c in self._connections.get(running.broker, ()) if not c.closed), None)
+        if connection is not None:
+            self._supply(running.broker)
+        return running
+
+    async def _run(self, loop: GroupLoop) -> None:
+        await loop.load()
+        await loop.run()
+
+    def _publish(self, group: str, view: GroupView, closed: errors.GroupError | None) -> None:
+        running = self._running.get(group)
+        if running is None:
+            return
+        grown = view.epochs.keys() - running.view.epochs.keys()
+        running.view, running.closed = view, closed
+        for name, other in self._running.items():
+            if name == group or grown:
+                self._show(name, other)
+        self._gauge(running)
+
+    def _show(self, name: str, running: _Running) -> None:
+        if not running.channels or self._closed:
+            return
+        others = frozenset().union(
+            *(r.view.epochs.keys() | r.view.erased for n, r in self._running.items() if n != name)
+        )
+        view = replace(running.view, other_groups=others)
+        for channel in running.channels:
+            channel.view = view
+            channel.closed_by = running.closed
+
+    def channel(self, broker: str, name: str) -> BoundChannel:
+        """The channel for a NATS subject or Kafka topic on an attached broker. Raises NoPolicy, NotBuilt, AgentClosed."""
+        key = (broker, name)
+        bound = self._routes.get(key)
+        if bound is None:
+            self._open_or_raise()
+            bound = self._routes[key] = self._bind(broker, name)
+            if len(self._routes) > limits.ROUTES:
+                self._routes.popitem(last=False)
+        return bound
+
+    def _bind(self, broker: str, name: str) -> BoundChannel:
+        kind = self.policy.brokers[broker].type if broker in self.policy.brokers else self._type_of(broker)
+        rule = self.policy.route(name, type=kind)
+        key = (broker, rule.topic)
+        bound = self._channels.get(key)
+        if bound is None:
+            bound = self._channels[key] = self._make(broker, rule)
+        return bound
+
+    def _type_of(self, broker: str) -> str | None:
+        return next((c.type for c in self._connections.get(broker, ())), None)
+
+    def _make(self, broker: str, rule: Rule) -> BoundChannel:
+        rule.require_built()
+        watcher = Watcher(self._metrics, broker, rule.name, self._hub.report, self._clock.monotonic)
+        if rule.channel == "plain" or rule.group is None:
+            return BoundChannel(PlainChannel(rule.topic), rule, watcher)
+        running = self._follow(self.policy.group(rule.group))
+        channel = TopicChannel(settings_of(rule), self._random)
+        running.channels.append(channel)
+        self._show(running.loop.group, running)
+        return BoundChannel(channel, rule, replace(watcher, group=running.loop.group, suspect=running.loop.poke))
+
+    def subjects(self, topic: str) -> Sequence[str]:
+        """The patterns of subjects that a topic of the policy covers."""
+        return self.policy.route(topic).subjects
+
+    async def catch_up(self, behind: Behind) -> None:
+        """Return when the group log was read to the head it had after this call, at most `epoch_wait` if it cannot be.
+
+        An epoch id that was not there is remembered for a minute; for it this returns at once.
+        """
+        now = self._clock.monotonic()
+        missed = self._missing.get(behind.epoch_id)
+        if missed is not None and now - missed < limits.BEHIND_SECONDS:
+            return
+        for running in self._group_of(behind.topic):
+            try:
+                await asyncio.wait_for(running.loop.catch_up(), self.policy.timing.epoch_wait)
+            except TimeoutError:
+                return
+            if behind.epoch_id not in running.view.epochs:
+                self._missing[behind.epoch_id] = now
+                while len(self._missing) > limits.BEHIND_IDS:
+                    self._missing.popitem(last=False)
+
+    def judge(self, error: errors.RecordRefused) -> Decision:
+        """What a connector does with a refused record, by the rule of its topic."""
+        return Decision(self.policy.route(error.fields["topic"]).on_failure)
+
+    def seen(self, results: Sequence[Opened | errors.RecordRefused | Behind]) -> None:
+        """Told after a batch was handed out. What is counted and reported happens where it is opened."""
+
+    async def durable(self, rows: Sequence[Row]) -> None:
+        """Store rows that must outlive a crash before what they belong to is released."""
+        self._open_or_raise()
+        async with self._store.transaction() as tx:
+            for row in rows:
+                if row.value is None:
+                    await tx.delete(row.kind, row.key)
+                else:
+                    await tx.put(row.kind, row.key, row.value)
+
+    def acknowledged(self, receipt: object) -> Awaitable[None] | None:
+        """The application has acknowledged what this receipt came with. Topics have none."""
+        if receipt is not None:
+            raise errors.UsageError("no channel of this version gives receipts")
+        return None
+
+    # --- in the background --------------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        """Once a second: intents of other processes, connections that closed, clocks that jumped."""
+        wall, steady = self._clock.now_ms(), self._clock.monotonic()
+        self._metrics.gauge("certificate_expiry_timestamp_seconds").set(self._who.not_after / 1000)
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                if await self._store.changed_by_others():
+                    for running in self._running.values():
+                        running.loop.poke(reload=True)
+            except errors.StoreUnavailable:
+                continue
+            for name, connections in self._connections.items():
+                if connections and connections[0].closed:
+                    connections[:] = [c for c in connections if not c.closed]
+                    self._supply(name)
+            now, then = self._clock.now_ms(), self._clock.monotonic()
+            if abs((now - wall) - (then - steady) * 1000) > limits.CLOCK_JUMP_MS:
+                for running in self._running.values():
+                    for channel in running.channels:
+                        channel.redraw()
+            wall, steady = now, then
+
+    def _count_verdict(self, group: str, verdict: str) -> None:
+        word = {"commit": "valid", "founding": "valid"}.get(verdict, verdict)
+        if word != "passed":
+            self._metrics.counter("group_commits_total", group=group, verdict=word).add(1)
+
+    def _gauge(self, running: _Running) -> None:
+        loop, name, gauge = running.loop, running.section.name, self._metrics.gauge
+        chain, mls = loop.member.chain, loop.member.mls
+        gauge("group_log_lag", group=name).set(Group(loop).lag)
+        if chain is None:
+            return
+        gauge("group_epoch", group=name).set(chain.epoch)
+        gauge("group_members", group=name).set(len(chain.paths))
+        gauge("group_last_commit_timestamp_seconds", group=name).set(chain.time / 1000)
+        if mls is not None:
+            gauge("group_last_path_timestamp_seconds", group=name).set(chain.paths.get(mls.leaf, chain.time) / 1000)
+        oldest = min((e.began for e in loop.memory.epochs.values() if e.stream_secret is not None), default=None)
+        if oldest is not None:
+            gauge("group_oldest_epoch_timestamp_seconds", group=name).set(oldest / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    policy: policy.Policy
+    who: identity.Identity
+    store: storage.StateStore
+    clock: Clock
+    random: Random
+    metrics: Metrics
+
+
+class _StoreWatch:
+    """Tells the metrics how the store does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._seconds = metrics.histogram("store_commit_seconds")
+        self._errors = metrics.counter("store_errors_total")
+
+    def committed(self, seconds: float, /) -> None:
+        self._seconds.observe(seconds)
+
+    def failed(self, error: errors.BrokerCryptoError, /) -> None:
+        self._errors.add(1)
+
+
+def _parts(where: str | Path | policy.Policy, who: str | None, metrics: Metrics, clock: Clock, random: Random) -> Parts:
+    loaded = where if isinstance(where, policy.Policy) else policy.load(where, identity=who)
+    me, kept = loaded.require_agent()
+    if me.certificate is None or me.private_key is None:
+        raise errors.PolicyError("an agent needs a certificate and its key", file=loaded.file)
+    own = identity.load(me.certificate, me.private_key, loaded.anchors)
+    if own.uri != me.identity:
+        raise errors.PolicyConflict("the certificate is another identity's", certificate=own.uri, identity=me.identity)
+    return Parts(loaded, own, open_store(kept, metrics, random), clock, random, metrics)
+
+
+def open_store(
+    kept: policy.StoreSettings, metrics: Metrics = NULL, random: Random = secrets.token_bytes, *, beside: bool = False
+) -> storage.StateStore:
+    """The store that a policy names. Raises as `storage.open`."""
+    if kept.backend == "memory":
+        return storage.open("memory:")
+    key = kept.key
+    if key is None or kept.path is None:
+        raise errors.PolicyError("a store on disk needs a path and a key")
+    provider = storage.FileKey(key.path or "") if key.provider == "file" else storage.EnvKey(key.variable or "")
+    return storage.open(Path(kept.path), provider, beside=beside, watch=_StoreWatch(metrics), random=random)
+
+
+def _own(who: identity.Identity) -> Own:
+    return Own(who.uri, who.chain, who.signature_private, who.signature_public)
+
+
+def local_policy(section: GroupSection) -> LocalPolicy:
+    """What the file says of a group, as a group's policy."""
+    return LocalPolicy(
+        section.suite,
+        GroupPolicy(
+            rules=RULES,
+            group=section.log_name,
+            topics=section.topics,
+            time=0,
+            anchors=section.anchors,
+            roles=section.roles,
+            barred=(),
+            revoked=(),
+            key_retention=section.key_retention,
+            max_offline=section.max_offline,
+        ),
+    )
+
+
+def settings_of(rule: Rule) -> TopicSettings:
+    """A rule of the file as a channel takes it."""
+    return TopicSettings(
+        topic=rule.topic,
+        plaintext_accepted=rule.plaintext == "accept",
+        plain_fingerprints=rule.plain_fingerprints,
+        drop_duplicates=rule.duplicates == "drop",
+        signature_batch=rule.signature_batch,
+        padding=rule.padding,
+        compress=rule.compress,
+        aliases=rule.aliases,
+        headers_plain=rule.headers_plain,
+        headers_sealed=rule.headers_sealed,
+    )
