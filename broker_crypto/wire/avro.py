@@ -10,7 +10,7 @@ it takes bytes that nobody should write. What is accepted here:
 5. the bytes that encoding the value gives again, and no others.
 
 A schema that could make a few bytes cost much memory or stack is no schema for this codec: no type may contain itself,
-and no array may have items of no bytes.
+and no array may have items of no bytes. Nor is one with floats, maps or logical types.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ def _smallest(schema: Schema, namespace: str, known: dict[str, int], inside: tup
     if isinstance(schema, str):
         return _smallest_named(schema, namespace, known, inside)
     kind = schema["type"]
+    if "logicalType" in schema:
+        raise UsageError("an Avro logical type, which the fingerprint does not cover", name=schema["logicalType"])
     if kind == "array":
         if _smallest(schema["items"], namespace, known, inside) == 0:
             raise UsageError("an Avro array of items that take no bytes")
