@@ -104,6 +104,11 @@ class TopicChannel:
         self.view = GroupView(epochs={}, current=-1)
 
     @property
+    def topic(self) -> str:
+        """The policy's name of the topic, as it stands in every place."""
+        return self.settings.topic
+
+    @property
     def view(self) -> GroupView:
         """What this channel knows of its group."""
         return self._view
