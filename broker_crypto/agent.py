@@ -298,9 +298,7 @@ class Agent:
     def _show(self, name: str, running: _Running) -> None:
         if not running.channels or self._closed:
             return
-        others = frozenset().union(
-            *(r.view.epochs.keys() | r.view.erased for n, r in self._running.items() if n != name)
-        )
+        others = frozenset().union(*(r.view.epochs.keys() | r.view.erased for n, r in self._running.items() if n != name))
         view = replace(running.view, other_groups=others)
         for channel in running.channels:
             channel.view = view

@@ -9,7 +9,7 @@ from typing import Protocol
 from broker_crypto.channels.opening import Result, Unopened
 from broker_crypto.channels.plain import PlainChannel
 from broker_crypto.channels.sealing import Unsealed
-from broker_crypto.channels.topic import TopicChannel, TopicReader
+from broker_crypto.channels.topic import TopicChannel
 from broker_crypto.errors import BrokerCryptoError, RecordRefused, UnknownEpoch
 from broker_crypto.observe.metrics import Metrics
 from broker_crypto.policy.rules import Rule

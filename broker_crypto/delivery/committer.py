@@ -92,4 +92,3 @@ def _staged(record: log_records.GroupRecord, group: Group, intents: tuple[bytes,
     if len(encoded) > limits.MAX_GROUP_RECORD:
         raise GroupTooLarge(size=len(encoded), limit=limits.MAX_GROUP_RECORD)
     return Staged(log_records.commit_hash(record.message), record.epoch, time_ms, encoded, group, intents)
-

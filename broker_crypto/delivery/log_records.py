@@ -77,10 +77,7 @@ class CommitData:
             return cls(d["time"])
         return cls(
             d["time"],
-            tuple(
-                FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"]))
-                for f in fences
-            ),
+            tuple(FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"])) for f in fences),
         )
 
 

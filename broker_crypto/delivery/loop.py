@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state, views
 from broker_crypto.delivery.committer import Own, Staged
-from broker_crypto.delivery.membership import HALTED, JOINING, MEMBER, Cursor, Membership, Seen
+from broker_crypto.delivery.membership import HALTED, JOINING, MEMBER, Membership, Seen
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
 from broker_crypto.delivery.trust import LocalPolicy, trusts
-from broker_crypto.records import ClockSkew, Clock, Event, GroupView, Halted, LogEntry, Random
+from broker_crypto.records import Clock, ClockSkew, Event, GroupView, Halted, LogEntry, Random
 from broker_crypto.storage.port import StateStore
 
 _FETCH = 64  # entries a fetch, and so a transaction
@@ -344,17 +345,20 @@ class GroupLoop:
         self._sent_at[staged.hash] = self._services.clock.monotonic()
         try:
             await log.append(staged.record, expected)
+        except errors.AppendUnknown:
+            pass
         except errors.LostRace:
             self._lost += 1
             self._sent_at.pop(staged.hash, None)
-        except errors.AppendUnknown:
-            pass
+        except errors.BrokerUnavailable:
+            self._sent_at.pop(staged.hash, None)
+            raise
 
     async def _rest(self, wait: float) -> None:
         """Until something changed in the log, somebody pokes, or `wait` s are over."""
         if self._closing or self._poke.is_set():
             return
-        tasks = [asyncio.ensure_future(self._poke.wait())]
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._poke.wait())]
         if self._log is not None and self._opened:
             tasks.append(asyncio.ensure_future(self._bell(self._log)))
         try:
@@ -369,5 +373,3 @@ class GroupLoop:
             await log.changed()
         except errors.BrokerUnavailable:
             await asyncio.sleep(1.0)
-
-

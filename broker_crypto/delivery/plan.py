@@ -68,7 +68,7 @@ def resync_wait(member: Membership, now_ms: int) -> float:
     recent = [t for t in member.resyncs if now_ms - t < limits.RESYNC_FORGET_SECONDS * 1000]
     if not recent:
         return 0.0
-    gap = min(limits.RESYNC_MIN_SECONDS * 2 ** (len(recent) - 1), limits.RESYNC_MAX_SECONDS)
+    gap: float = min(limits.RESYNC_MIN_SECONDS * 2.0 ** (len(recent) - 1), limits.RESYNC_MAX_SECONDS)
     return gap - (now_ms - recent[-1]) / 1000
 
 

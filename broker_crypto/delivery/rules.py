@@ -29,10 +29,10 @@ from broker_crypto.delivery.log_records import COMMIT, FOUNDING, CommitData, Gro
 from broker_crypto.errors import BrokerCryptoError, MalformedInput, PeerError
 from broker_crypto.mls import leaf as mls_leaf
 from broker_crypto.mls.framing import MLSMessage, PublicMessage
+from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.mls.proposals import Commit, ExternalInit, ProposalRef, Remove
 from broker_crypto.mls.public import PublicGroup, PublicStaged
 from broker_crypto.mls.ratchet_tree import RatchetTree
-from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.records import LogEntry
 from broker_crypto.wire import tls
 
@@ -119,8 +119,12 @@ def judge(chain: Chain | None, entry: LogEntry, group: str) -> Verdict:
     try:
         counted, after = _judge_commit(chain, record, entry, sender)
     except BrokerCryptoError as error:
-        return Verdict("invalid", chain, reason=str(error.fields.get("rule", error.code)), sender=sender[0] if sender else None, hash=digest)
+        return Verdict("invalid", chain, reason=_rule(error), sender=next(iter(sender), None), hash=digest)
     return Verdict("commit", after, counted, sender=counted.sender, hash=digest)
+
+
+def _rule(error: BrokerCryptoError) -> str:
+    return str(error.fields.get("rule", error.code))
 
 
 def signed_time(record: bytes) -> int:
@@ -135,10 +139,11 @@ def signed_time(record: bytes) -> int:
 
 
 def _judge_founding(record: GroupRecord, entry: LogEntry, group: str) -> Verdict:
+    digest = commit_hash(record.message)
     try:
-        return Verdict("founding", read_founding(record, entry.time_ms, group))
+        return Verdict("founding", read_founding(record, entry.time_ms, group), hash=digest)
     except BrokerCryptoError as error:
-        return Verdict("invalid", None, reason=str(error.fields.get("rule", error.code)))
+        return Verdict("invalid", None, reason=_rule(error), hash=digest)
 
 
 def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain:
@@ -201,9 +206,7 @@ def _after(chain: Chain, record: GroupRecord, counted: Counted) -> Chain:
     gone = set(counted.staged.removed)
     paths = {leaf: time for leaf, time in chain.paths.items() if leaf not in gone}
     paths[counted.staged.committer] = counted.data.time
-    return replace(
-        chain, public=counted.staged.next, info=record.group_info, time=counted.data.time, began=counted.data.time, paths=paths
-    )
+    return replace(chain, public=counted.staged.next, info=record.group_info, time=counted.data.time, began=counted.data.time, paths=paths)
 
 
 def _check_proposals(chain: Chain, staged: PublicStaged) -> None:

@@ -12,7 +12,7 @@ from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.loop import GroupLoop, Services
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.trust import LocalPolicy
-from broker_crypto.errors import GroupError
+from broker_crypto.errors import BrokerUnavailable, GroupError
 from broker_crypto.identity import ca, identity, keys
 from broker_crypto.records import Anchor, Event, GroupView
 from broker_crypto.storage.memory import MemoryStore
@@ -48,7 +48,11 @@ class Actor:
         return self.loop.member.state
 
     async def turn(self) -> float:
-        return await self.loop.turn()
+        """One turn; a broker that is out of reach is met again at the next."""
+        try:
+            return await self.loop.turn()
+        except BrokerUnavailable:
+            return 0.1
 
 
 class World:
