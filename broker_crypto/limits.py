@@ -105,3 +105,4 @@ LOST_RACES_BEFORE_BLIND = 3  # refusals without a commit for our epoch (somebody
 HOLD_SECONDS = 60.0  # how long fetched messages that nobody asks for are kept from redelivery
 ROUTES = 4096  # subjects and topics whose rule an agent remembers
 CLOCK_JUMP_MS = 1_500  # wall clock against the monotonic one within a second: sealing objects draw a new stream
+SEALED_BYTES = 176  # bytes that sealing adds at most to a payload without headers and padding, signed alone
