@@ -58,14 +58,13 @@ def issue(authority: Authority, identity: str, public_key: PublicKey, *, now_ms:
     if not names.is_identity(identity):
         raise UsageError("not a canonical identity, such as agent://acme/billing", identity=identity)
     root = x509.load_der_x509_certificate(authority.certificate)
-    usage = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
     builder = (
         _builder(public_key, now_ms, days, root.not_valid_after_utc)
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.rsplit("/", 1)[1][:64])]))
         .issuer_name(root.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(ca=False), critical=True)
-        .add_extension(usage, critical=False)
+        .add_extension(_alt_name(identity), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.private_key.public_key()), critical=False)
     )
     certificate = builder.sign(authority.private_key, _hash(authority.private_key)).public_bytes(Encoding.DER)
@@ -80,6 +79,33 @@ def renew(authority: Authority, certificate: bytes, *, now_ms: int, days: int = 
     if not isinstance(key, Ed25519PublicKey | ec.EllipticCurvePublicKey):
         raise UsageError("a leaf key that is not Ed25519 or P-256")
     return issue(authority, chain.uri, key, now_ms=now_ms, days=days)
+
+
+def request(identity: str, private_key: PrivateKey) -> bytes:
+    """A request (PKCS#10, PEM, RFC 2986) for a certificate, signed by its key: what goes to a CA in place of the key."""
+    if not names.is_identity(identity):
+        raise UsageError("not a canonical identity, such as agent://acme/billing", identity=identity)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(_alt_name(identity), critical=True)
+    return builder.sign(private_key, _hash(private_key)).public_bytes(Encoding.PEM)
+
+
+def read_request(pem: bytes) -> tuple[str, PublicKey]:
+    """Identity and key of a request. Raises UsageError for one that is broken, unsigned, or names something else as well."""
+    try:
+        asked = x509.load_pem_x509_csr(pem)
+        alt_names = list(asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        raise UsageError("not a request in PEM with a subjectAltName") from None
+    key = asked.public_key()
+    if len(alt_names) != 1 or not isinstance(alt_names[0], x509.UniformResourceIdentifier) or not names.is_identity(alt_names[0].value):
+        raise UsageError("a request names exactly one canonical identity, as a URI")
+    if not isinstance(key, Ed25519PublicKey | ec.EllipticCurvePublicKey) or not asked.is_signature_valid:
+        raise UsageError("a request is signed by its own key, Ed25519 or P-256")
+    return alt_names[0].value, key
+
+
+def _alt_name(identity: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
 
 
 def _check(certificate: bytes, authority: Authority, identity: str, now_ms: int) -> None:

@@ -99,13 +99,13 @@ class Reader:
     def take(self, tag: int) -> Element:
         """The next element, which must have this tag."""
         element = self.next()
-        if element.tag != tag:
+        if element.tag != tag:  # tidy: a DER tag says what comes, it authenticates nothing
             raise refuse("tag", f"tag {element.tag:#04x} where {tag:#04x} belongs")
         return element
 
     def optional(self, tag: int) -> Element | None:
         """The next element if it has this tag, else None and nothing is read."""
-        return self.next() if self.peek() == tag else None
+        return self.next() if self.peek() == tag else None  # tidy: a DER tag authenticates nothing
 
     def enter(self, tag: int) -> Reader:
         """A reader of the next element's content, which must have this tag."""

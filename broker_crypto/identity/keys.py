@@ -58,9 +58,9 @@ def raw_public(key: PublicKey) -> bytes:
     return key.public_bytes_raw()
 
 
-def write(path: Path, key: PrivateKey) -> None:
-    """Write the key, mode 0600. Raises UsageError if the file exists: a key is never written over."""
-    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+def write(path: Path, key: PrivateKey, *, replace: bool = False) -> None:
+    """Write the key, mode 0600. Raises UsageError if the file exists and not `replace`: a key is not written over by chance."""
+    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), replace=replace)
 
 
 def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:

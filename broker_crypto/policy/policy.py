@@ -97,6 +97,10 @@ class Policy:
             if rule.group == group or (rule.group and "*" in rule.group and names.glob(rule.group, group))
         )
 
+    def place(self, *path: str | int) -> Place:
+        """Where something stands in the file: `place("trust", "anchors", 0)`."""
+        return self._resolver.raw.find(path)
+
     def unbuilt(self) -> tuple[Unbuilt, ...]:
         """Everything in the file that this version does not have."""
         return tuple(self._unbuilt())
