@@ -265,9 +265,3 @@ def key_of_spki(spki: bytes) -> tuple[Scheme, bytes]:
             scheme.check_public(public)
             return scheme, public
     raise MalformedInput("no SubjectPublicKeyInfo of a scheme in use")
-
-
-def spki_of_key(scheme: Scheme, public: bytes) -> bytes:
-    """The DER SubjectPublicKeyInfo. Raises MalformedInput for a key that is not usable."""
-    scheme.check_public(public)
-    return scheme.spki_prefix + public
