@@ -7,16 +7,24 @@ nats-server, in a folder in which `broker-crypto init` was run, until TEXT is pr
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
 from broker_crypto import errors
+from broker_crypto import policy as policies
+from broker_crypto.cli.app import application
 from broker_crypto.wire import envelopes
 from tests.support import errors_page
+from tests.support.servers import NatsServer, end, nats_server
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)])
@@ -97,3 +105,99 @@ def test_every_rule_on_certificates_stands_on_their_page() -> None:
 def test_the_page_of_formats_gives_every_schema_with_its_fingerprint() -> None:
     told = re.findall(r"^\| `(\w+)` \| `([0-9a-f]{16})` \|", (ROOT / "docs/formats.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert dict(told) == {name: codec.fingerprint.hex() for name, codec in envelopes.PUBLISHED.items()}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    one = nats_server(tmp_path / "nats")
+    one.start()
+    yield one
+    end(one)
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "connectors")]), "PYTHONWARNINGS": "error", **more}
+
+
+def python(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=120, check=False)
+
+
+def broker_crypto(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return python("-c", "from broker_crypto.cli import main; main()", *arguments, folder=folder, **more)
+
+
+def test_no_block_of_python_is_without_a_word_on_how_it_is_tried() -> None:
+    assert [str(block) for block in blocks("python", "py") if not re.fullmatch(r"until .+|ends", block.how or "")] == []
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_a_sample_does_what_its_page_says(block: Block, server: NatsServer, tmp_path: Path) -> None:
+    made = broker_crypto("init", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "sample.py").write_text(block.text.replace("nats://127.0.0.1:4222", server.url), encoding="utf-8")
+    until = [(block.how or "").removeprefix("until ")] if (block.how or "").startswith("until ") else []
+    ran = python("-m", "tests.support.sample", "sample.py", *until, folder=tmp_path, NATS_URL=server.url)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("yaml") if "version:" in block.text], ids=str)
+def test_a_policy_on_a_page_loads_as_it_stands(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(block.text, encoding="utf-8")
+    assert policies.load(path, {}).rules
+
+
+def command_of(words: list[str]) -> click.Command | None:
+    """The command that a line of a shell names."""
+    found: click.Command | None = application
+    for word in words:
+        if not isinstance(found, click.Group):
+            return found
+        if word.startswith("-"):
+            return found
+        found = found.get_command(click.Context(found), word)
+    return found
+
+
+def lines_of_shell() -> list[tuple[Block, str]]:
+    return [(block, line.strip()) for block in blocks("bash", "sh", "console") for line in block.text.splitlines() if line.strip()]
+
+
+def targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return {name for names in re.findall(r"^([a-z][a-z ]*):", makefile, re.MULTILINE) for name in names.split()}
+
+
+def test_the_shell_lines_of_the_pages_name_commands_and_targets_that_exist() -> None:
+    wrong = []
+    for block, line in lines_of_shell():
+        for part in re.split(r"&&|;|\|", line.split(" #")[0].removeprefix("$ ")):
+            words = shlex.split(part)
+            if words[:1] == ["make"] and not {word for word in words[1:] if "=" not in word} <= targets():
+                wrong.append(f"{block}: {line}")
+            if words and words[0].endswith("broker-crypto") and command_of(words[1:]) is None:
+                wrong.append(f"{block}: {line}")
+    assert wrong == []
+
+
+def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(group, click.Group):
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            child = group.get_command(context, name)
+            assert child is not None
+            yield (*path, name)
+            yield from commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(application)), ids=" ".join)
+def test_every_command_explains_itself_with_an_example(path: tuple[str, ...]) -> None:
+    command = command_of(list(path))
+    assert command is not None
+    text = command.get_help(click.Context(command, info_name=" ".join(("broker-crypto", *path))))
+    assert "Usage: broker-crypto" in text
+    if not isinstance(command, click.Group):
+        assert f"broker-crypto {' '.join(path)}" in text.split("Example", 1)[-1]
+        assert "--json" in text
