@@ -37,7 +37,7 @@ class Output:
         """A table for people."""
         if self.as_json:
             return
-        table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, show_edge=False, show_header=any(columns), header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:

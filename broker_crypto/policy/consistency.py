@@ -41,7 +41,11 @@ _ALWAYS: Final = frozenset(("topic", "subjects", "channel"))
 def check(file: File, raw: Node) -> list[PolicyError]:
     """Everything that contradicts itself, in the order of the checks. `raw` gives the places."""
     parts: tuple[Callable[[File], Iterator[Complaint]], ...] = (_crypto, _stores, _brokers, _groups, _topics)
-    return [raw.find(path).error(what, name=dotted(path), nearest=near) for part in parts for path, what, near in part(file)]
+    return [
+        raw.find(path).error(f"{dotted(path)}: {what}", name=dotted(path), nearest=near)
+        for part in parts
+        for path, what, near in part(file)
+    ]
 
 
 def _crypto(file: File) -> Iterator[Complaint]:
