@@ -23,12 +23,14 @@ from broker_crypto.crypto import Suite
 from broker_crypto.crypto import suite as suite_of
 from broker_crypto.errors import UsageError
 from broker_crypto.mls import key_schedule, psk, tree_math, treekem, welcome
+from broker_crypto.mls.group import Group
 from broker_crypto.mls.group_info import GroupContext, GroupInfo
 from broker_crypto.mls.leaf import Credential, KeyPackage
 from broker_crypto.mls.leaf_rules import STRICT, LeafPolicy
 from broker_crypto.mls.proposals import ReInit
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.mls.ratchet_tree import RatchetTree
+from broker_crypto.mls.secret_tree import SecretTree
 from broker_crypto.mls.treekem import PrivateKeys
 from broker_crypto.mls.validation import CannotEnter, Rule, refuse
 from broker_crypto.mls.welcome import Welcome
@@ -150,6 +152,13 @@ def accept(invitation: Invitation, own: OwnKeyPackage) -> Joined:
     if resuming is not None:
         _check_resumed(resuming, info, public.tree, invitation.before)
     return Joined(public, leaf, epoch, keys)
+
+
+def join(invitation: Invitation, own: OwnKeyPackage) -> Group:
+    """The group that a Welcome leads to, by `accept`, with the errors that it raises."""
+    joined = accept(invitation, own)
+    messages = SecretTree.begin(joined.public.suite, joined.epoch.encryption_secret, joined.public.tree.size)
+    return Group(joined.public, joined.leaf, own.signature_private, joined.keys, joined.epoch.secrets, messages)
 
 
 def _check_group(invitation: Invitation, own: OwnKeyPackage, info: GroupInfo) -> None:
