@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest --timeout 900
+STYLE := tests/test_tidy.py tests/test_docs.py
 # A sudo-less container is root; anybody else is told what to install.
 NEED = @$(1) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; } || \
@@ -48,14 +49,14 @@ demo: $(VENV)/.run
 
 # With CI=true in the environment nothing may be left out; without it, tests whose data lies elsewhere say so and are left out.
 test: check
-	$(PYTEST) tests $(ARGS)
+	$(PYTEST) tests $(addprefix --ignore=,$(STYLE)) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(PYTEST) -q tests/test_tidy.py tests/test_docs.py
+	$(PYTEST) -q $(STYLE)
 
 unit vectors brokers crash interop: $(VENV)/.dev
 	$(PYTEST) tests/$@ $(ARGS)
