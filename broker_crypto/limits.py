@@ -76,6 +76,7 @@ BEHIND_IDS = 1024  # epoch ids that were not in the log when looked for
 BEHIND_SECONDS = 60.0
 MAX_FORWARD = 1024  # generations that one message may be ahead of its sender's ratchet (RFC 9420 section 9.1): PeerError(rule="generation")
 MAX_SKIPPED = 1024  # keys of passed generations kept by one ratchet for messages that come late; the oldest go first
+MAX_PENDING = 4096  # proposals of one epoch that wait for a commit: PeerError(rule="pending_full")
 
 POLICY_MAX = 256 * 1024  # bytes of a policy file: PolicyError before it is parsed
 POLICY_DEPTH = 16  # levels of a policy file: PolicyError

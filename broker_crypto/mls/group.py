@@ -19,7 +19,8 @@ from typing import NoReturn, Self
 
 from broker_crypto.crypto.suites import Suite
 from broker_crypto.errors import MalformedInput, PeerError, UsageError
-from broker_crypto.mls import committing, group_state, key_schedule, protection, psk, transcript, treekem
+from broker_crypto.limits import MAX_PENDING
+from broker_crypto.mls import committing, group_state, key_schedule, proposal_list, protection, psk, transcript, treekem
 from broker_crypto.mls.committing import Committer, Draft, Made
 from broker_crypto.mls.framing import (
     AuthData,
@@ -38,7 +39,7 @@ from broker_crypto.mls.key_schedule import EpochSecrets, NextEpoch
 from broker_crypto.mls.leaf import MLS10, UPDATE, Extensions
 from broker_crypto.mls.leaf_rules import STRICT, Demands, LeafPolicy
 from broker_crypto.mls.own_leaf import OwnLeaf
-from broker_crypto.mls.proposal_list import SentProposal, resolve
+from broker_crypto.mls.proposal_list import SentProposal
 from broker_crypto.mls.proposals import Add, Commit, ExternalInit, PreSharedKey, Proposal, ProposalRef, Remove, Update
 from broker_crypto.mls.public import PublicGroup, PublicStaged
 from broker_crypto.mls.ratchet_tree import RatchetTree
@@ -167,7 +168,7 @@ class Group:
         removes = () if remove is None else (Remove(remove),)
         items: tuple[Proposal, ...] = (ExternalInit(kem_output), *removes, *(PreSharedKey(item) for item in psks))
         sender = Sender(SenderType.NEW_MEMBER_COMMIT)
-        sent = resolve(items, sender, {})
+        sent = proposal_list.resolve(items, sender, {})
         draft = Draft(items, sent, own.template(), authenticated_data, held=held)
         committer = Committer(sender, own.signature_private, own.signature_private, init_secret)
         made = committing.make(public, committer, draft, random)
@@ -197,8 +198,7 @@ class Group:
         UsageError where the call cannot be right.
         """
         self.public.check_open()
-        if now is None and any(isinstance(proposal, Add) for proposal in proposals):
-            raise UsageError("to add a key package, its lifetime is held against `now`")
+        _check_now(proposals, now)
         draft = self._draft(proposals, references, own, path=path, psks=psks)
         draft = replace(
             draft,
@@ -224,7 +224,7 @@ class Group:
             if reference not in self.pending:
                 raise UsageError("no pending proposal has this reference")
         items = (*proposals, *map(ProposalRef, references))
-        sent = resolve(items, Sender.member(self.leaf), self.pending)
+        sent = proposal_list.resolve(items, Sender.member(self.leaf), self.pending)
         template = (own or self._own_leaf()).template() if path else None
         return Draft(items, sent, template, held=self._held(psks))
 
@@ -314,7 +314,9 @@ class Group:
             raise UsageError("application data is opened by `unprotect`")
         if isinstance(signed.content.content, Commit):
             return group._enter(self.public.stage_content(signed, pending=self.pending, now=now), psks)
-        reference, sent = self.public.read_proposal(signed, now)
+        reference, sent = self.public.read_proposal(signed)
+        if len(self.pending) >= MAX_PENDING:
+            refuse(Rule.PENDING_FULL, "too many proposals in one epoch", limit=MAX_PENDING)
         return replace(group, pending={**self.pending, reference: sent})
 
     def _check(self, message: PublicMessage) -> AuthenticatedContent:
@@ -335,12 +337,25 @@ class Group:
 
     # --- proposals and application data -----------------------------------------------------------------------------
 
-    def propose(self, proposal: Proposal, *, authenticated_data: bytes = b"", private: bool = False, random: Random) -> tuple[bytes, Group]:
-        """(MLSMessage, this group with the proposal pending). Store the group before the message is sent. Raises PeerError."""
+    def propose(
+        self,
+        proposal: Proposal,
+        *,
+        authenticated_data: bytes = b"",
+        private: bool = False,
+        now: int | None = None,
+        random: Random,
+    ) -> tuple[bytes, Group]:
+        """(MLSMessage, this group with the proposal pending). Store the group before the message is sent.
+
+        `now` (seconds since 1970) is needed to propose a key package. Raises PeerError for a proposal that breaks a rule.
+        """
+        _check_now([proposal], now)
         self.public.check_open()
         wire_format = WireFormat.PRIVATE_MESSAGE if private else WireFormat.PUBLIC_MESSAGE
         signed = self._signed(proposal, wire_format, authenticated_data)
         reference, sent = self.public.read_proposal(signed)
+        proposal_list.check_alone(self.public.before(), self.public.demands(), sent, now)
         message, group = self._protect(signed, random)
         return MLSMessage(message).encode(), replace(group, pending={**self.pending, reference: sent})
 
@@ -395,6 +410,11 @@ class Group:
         secrets, tree = EpochSecrets.read(reader, public.suite), SecretTree.read(reader, public.suite)
         pending, updates = group_state.read_pending(reader), group_state.read_updates(reader)
         return cls(public, leaf, signature_private, keys, secrets, tree, pending, updates)
+
+
+def _check_now(proposals: Sequence[Proposal], now: int | None) -> None:
+    if now is None and any(isinstance(proposal, Add) for proposal in proposals):
+        raise UsageError("to add a key package, its lifetime is held against `now`")
 
 
 def _messages(epoch: NextEpoch, tree: RatchetTree) -> SecretTree:

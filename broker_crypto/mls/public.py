@@ -222,18 +222,17 @@ class PublicGroup:
             refuse(Rule.EXTERNAL_SENDER, "an external sender that the group does not know", sender=index)
         return senders[index].signature_key
 
-    def read_proposal(self, signed: AuthenticatedContent, now: int | None = None) -> tuple[bytes, SentProposal]:
+    def read_proposal(self, signed: AuthenticatedContent) -> tuple[bytes, SentProposal]:
         """(ProposalRef, proposal) of a proposal that was sent by itself, to be kept for a later commit.
 
-        Call `check_place` and `check_signature` first. Raises PeerError where no commit could ever hold it.
+        Call `check_place` and `check_signature` first. Raises PeerError for a kind that its sender may not propose. What
+        it proposes is judged with the commit that holds it, whose other proposals count too (section 12.3).
         """
         proposal = signed.content.content
         if isinstance(proposal, bytes | Commit):
             raise UsageError("only a proposal can be kept for a later commit")
-        sent = SentProposal(proposal, signed.content.sender, by_reference=True)
-        proposal_list.check_sender(proposal, sent.sender)
-        proposal_list.check_alone(self.before(), self.demands(), sent, now)
-        return signed.ref(self.suite), sent
+        proposal_list.check_sender(proposal, signed.content.sender)
+        return signed.ref(self.suite), SentProposal(proposal, signed.content.sender, by_reference=True)
 
     def before(self, *, resuming: bool = False) -> Before:
         """What proposals are applied to; `resuming` while one's own commit begins a group that continues another."""

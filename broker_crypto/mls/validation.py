@@ -51,6 +51,7 @@ class Rule(StrEnum):
     # proposals and lists of them (RFC 9420 sections 12.1 and 12.2)
     PROPOSAL_SENDER = "proposal_sender"
     PROPOSAL_KNOWN = "proposal_known"
+    PENDING_FULL = "pending_full"
     EXTERNAL_SENDER = "external_sender"
     UPDATE_KEY_NEW = "update_key_new"
     UPDATE_OF_COMMITTER = "update_of_committer"
