@@ -68,7 +68,7 @@ def settings(policy_file: Path, identity: str | None) -> tuple[policy.Policy, Ag
 @SCHEME_OPTION
 @DAYS_OPTION
 @machine_readable
-def new(out: Output, identity: str, policy_file: Path, ca_folder: Path | None, scheme: str, days: int) -> None:
+def new(out: Output, identity: str, policy_file: Path, *, ca_folder: Path | None, scheme: str, days: int) -> None:
     """Make a key for IDENTITY, and its certificate or a request for one, where the policy file says they belong.
 
     Without --ca a request is written beside the key, as `.csr`: bring it to the CA, run `trust issue` there, and put the
@@ -155,7 +155,7 @@ def _why_not(found: policy.Policy, agent: AgentSettings, held: Identity) -> str 
 @DAYS_OPTION
 @click.option("--new-key", is_flag=True, help="Make a new key of the same kind as well.")
 @machine_readable
-def renew(out: Output, policy_file: Path, identity: str | None, ca_folder: Path | None, days: int, new_key: bool) -> None:
+def renew(out: Output, policy_file: Path, identity: str | None, *, ca_folder: Path | None, days: int, new_key: bool) -> None:
     """Replace the agent's certificate by a new one for the same identity, issued by the CA in --ca.
 
     A running agent looks at its files every minute and brings the new certificate into its groups by itself. Without --ca a
