@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Self
 
 from broker_crypto.crypto import Suite
 from broker_crypto.crypto import suite as suite_of
@@ -25,8 +26,9 @@ from broker_crypto.errors import UsageError
 from broker_crypto.mls import key_schedule, psk, tree_math, treekem, welcome
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.group_info import GroupContext, GroupInfo
-from broker_crypto.mls.leaf import Credential, KeyPackage
+from broker_crypto.mls.leaf import MLS10, Credential, Extensions, KeyPackage
 from broker_crypto.mls.leaf_rules import STRICT, LeafPolicy
+from broker_crypto.mls.own_leaf import OwnLeaf
 from broker_crypto.mls.proposals import ReInit
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.mls.ratchet_tree import RatchetTree
@@ -34,6 +36,7 @@ from broker_crypto.mls.secret_tree import SecretTree
 from broker_crypto.mls.treekem import PrivateKeys
 from broker_crypto.mls.validation import CannotEnter, Rule, refuse
 from broker_crypto.mls.welcome import Welcome
+from broker_crypto.records import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class OwnKeyPackage:
     init_private: bytes = field(repr=False)
     encryption_private: bytes = field(repr=False)
     signature_private: bytes = field(repr=False)
+
+    @classmethod
+    def create(cls, suite: Suite, own: OwnLeaf, *, extensions: Extensions = (), random: Random) -> Self:
+        """A new key package for what `own` says, with fresh keys; it is good for one Welcome (section 16.8)."""
+        init_private, init_key = suite.derive_key_pair(random(suite.nh))
+        encryption_private, leaf = own.fresh(suite, random)
+        package = KeyPackage(MLS10, suite.number, init_key, leaf, extensions).signed(suite, own.signature_private)
+        return cls(package, init_private, encryption_private, own.signature_private)
 
     def check_keys(self, suite: Suite) -> None:
         """The private keys are those of the public ones. Raises UsageError."""
