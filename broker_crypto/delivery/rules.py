@@ -6,9 +6,9 @@ The rules, in the order in which they are looked at (docs/groups.md):
  2  before the founding, the first well-formed founding counts; behind it none ever does
  3  another epoch than ours: stale or early
  4  form: canonical, a PublicMessage of this group and the record's epoch, a commit by a member or an external one
- 5  the authenticated data is CommitData, its time not before the last counted one and near the broker's time
- 6  proposals by value and of an allowed kind; a path
- 7  every rule of RFC 9420 that needs no secret
+ 5  every rule of RFC 9420 that needs no secret, the signature first
+ 6  the authenticated data is CommitData, its time not before the last counted one and near the broker's time
+ 7  proposals by value and of an allowed kind; a path
  8  the committer's leaf counts by the policy that the commit leaves; a leaf that replaces one has its identity
  9  group_info: of the epoch that follows, signed by the committer's new leaf, naming this very message
 
@@ -186,8 +186,8 @@ def _judge_commit(chain: Chain, record: GroupRecord, entry: LogEntry, sender: li
         raise PeerError("no commit in a PublicMessage", rule="form")
     _refuse(any(isinstance(p, ProposalRef) for p in message.content.content.proposals), "by_reference")
     _refuse(message.content.epoch != record.epoch, "epoch")
-    data = CommitData.decode(message.content.authenticated_data)
     staged = chain.public.stage(message)
+    data = CommitData.decode(message.content.authenticated_data)  # behind the signature: decoding costs more than checking it
     path = staged.path
     if path is None:
         raise PeerError("a commit without a path", rule="path")

@@ -37,16 +37,18 @@ def find_server() -> Path:
 class LocalServer:
     """One nats-server over one folder. `start` after `stop` or `kill` comes back on the same port with the same store.
 
-    `extra` are lines for the top level of its configuration (accounts, limits, cluster). Calls are synchronous: a start takes
+    `extra` are lines for the top level of its configuration (accounts, limits, cluster). `synced` False leaves the writing to
+    disk to the system, as servers do by default: a killed server may lose what it acknowledged, a killed client nothing. Calls are synchronous: a start takes
     some 20 ms. Use it as a context manager, or call `stop` yourself; nothing else ends the process.
     """
 
-    def __init__(self, folder: Path | str, *, port: int = 0, name: str = "local", extra: str = "") -> None:
+    def __init__(self, folder: Path | str, *, port: int = 0, name: str = "local", extra: str = "", synced: bool = True) -> None:
         self.folder = Path(folder)
         self.name = name
         self.port = port
         self.monitoring = ""
         self._extra = extra
+        self._sync = "sync_interval: always" if synced else "sync_interval: 2m"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,7 +119,7 @@ class LocalServer:
             'http: "127.0.0.1:-1"\n'
             f'ports_file_dir: "{self.folder}"\n'
             f'log_file: "{self.folder / "nats.log"}"\n'
-            f'jetstream {{ store_dir: "{self.store}", max_memory_store: 64MB, max_file_store: 4GB, sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{self.store}", max_memory_store: 64MB, max_file_store: 4GB, {self._sync} }}\n'
             f"{self._extra}\n"
         )
 

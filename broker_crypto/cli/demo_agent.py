@@ -1,0 +1,170 @@
+"""One agent of the demo: a process of its own that does what it is told on stdin and says what happens on stdout, a JSON object a line.
+
+It is an ordinary application: an Agent, a SecureNats, js.publish and a pull consumer. What it has read is written to a ledger before it
+is acknowledged, so that its word holds after SIGKILL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker_crypto import Agent
+from broker_crypto.records import EpochChanged, Joined, LockedOut, Marked, Refused
+
+if TYPE_CHECKING:
+    from broker_crypto_nats import SecureJetStream
+
+PAYLOAD_BYTES = 1024
+KNOWN = "these words are in every order of the demo and nowhere else"
+AT_ONCE = 64  # publishes in flight, so that they are signed together
+ENTRY = struct.Struct(">BIB")  # producer, number, 1 where the sender was the one that the order names
+PRODUCERS = ("ops", "checkout")
+
+
+def order(producer: str, number: int) -> bytes:
+    """One order, PAYLOAD_BYTES long, that says who wrote it."""
+    head = json.dumps({"order": number, "from": f"agent://demo/{producer}", "says": KNOWN})
+    return head.encode().ljust(PAYLOAD_BYTES)
+
+
+class Worker:
+    """Carries out one command after another; reading goes on beside them."""
+
+    def __init__(self, name: str, folder: Path, agent: Agent, js: SecureJetStream, raw: Any) -> None:
+        self.name, self.agent, self.js, self.raw = name, agent, js, raw
+        self.ledger_path = folder / f"{name}.ledger"
+        self.ledger = os.open(self.ledger_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        self.refused: Counter[str] = Counter()
+        self.marked: Counter[str] = Counter()
+        self.reading: asyncio.Task[None] | None = None
+        self.done = 0
+        agent.on(Refused, lambda event: self.refused.update((event.code,)))
+        agent.on(Marked, lambda event: self.marked.update(("duplicate",) if event.duplicate else ("gap",)))
+        agent.on(EpochChanged, lambda event: say(event="epoch", epoch=event.epoch, by=event.committer))
+        agent.on(Joined, lambda event: say(event="joined", epoch=event.epoch, leaf=event.leaf, founded=event.founded))
+        agent.on(LockedOut, lambda event: say(event="locked_out", epoch=event.epoch, reason=event.reason))
+
+    async def ready(self) -> dict[str, Any]:
+        await self.agent.ready("orders", 30)
+        group = self.agent.groups["orders"]
+        return {"epoch": group.epoch, "leaf": group.leaf, "members": len(group.members)}
+
+    async def epoch(self) -> dict[str, Any]:
+        return {"epoch": self.agent.groups["orders"].epoch}
+
+    async def publish(self, first: int, count: int) -> dict[str, Any]:
+        start = time.monotonic()
+        for at in range(first, first + count, AT_ONCE):
+            numbers = range(at, min(at + AT_ONCE, first + count))
+            await asyncio.gather(*(self.js.publish(f"orders.{self.name}", order(self.name, n)) for n in numbers))
+        return {"count": count, "seconds": time.monotonic() - start}
+
+    async def control(self, count: int) -> dict[str, Any]:
+        for n in range(count):
+            await self.js.publish("control.plain", f"control record {n:06d} {KNOWN}".encode().ljust(PAYLOAD_BYTES))
+        return {"count": count}
+
+    async def rotate(self) -> dict[str, Any]:
+        await self.agent.groups["orders"].rotate()
+        return await self.epoch()
+
+    async def read(self, ack_wait: float) -> dict[str, Any]:
+        from nats.js.api import ConsumerConfig
+
+        config = ConsumerConfig(ack_wait=ack_wait, max_ack_pending=4096)
+        sub = await self.js.pull_subscribe("orders.>", durable=self.name, config=config)
+        self.reading = asyncio.ensure_future(self._read(sub))
+        return {}
+
+    async def _read(self, sub: Any) -> None:
+        from nats.errors import TimeoutError as NothingNow
+
+        while True:
+            try:
+                messages = await sub.fetch(256, timeout=1)
+            except NothingNow:
+                continue
+            entries = bytearray()
+            for message in messages:
+                told = json.loads(message.data)
+                producer = told["from"].rsplit("/", 1)[1]
+                true = message.security.sender == told["from"]
+                entries += ENTRY.pack(PRODUCERS.index(producer), told["order"], true)
+            os.write(self.ledger, entries)
+            for message in messages:
+                await message.ack()
+            if self.done // 1000 != (self.done + len(messages)) // 1000:
+                say(event="read", count=self.done + len(messages))
+            self.done += len(messages)
+
+    async def report(self) -> dict[str, Any]:
+        read: Counter[tuple[int, int]] = Counter()
+        wrong = 0
+        for producer, number, true in ENTRY.iter_unpack(self.ledger_path.read_bytes()):
+            read[producer, number] += 1
+            wrong += not true
+        return {
+            "unique": len(read),
+            "total": sum(read.values()),
+            "numbers": {PRODUCERS[p]: sorted(n for q, n in read if q == p) for p in (0, 1)},
+            "wrong_sender": wrong,
+            "refused": dict(self.refused),
+            "marked": dict(self.marked),
+        }
+
+    async def sizes(self, sequences: list[int]) -> dict[str, Any]:
+        """Bytes as the broker has them: the plain client beneath, which this agent's application made."""
+        raw = self.raw.jetstream()
+        stored = [len((await raw.get_msg("ORDERS", seq=n)).data or b"") for n in sequences]
+        return {"added": [size - PAYLOAD_BYTES for size in stored]}
+
+
+def say(**what: Any) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+async def obey(worker: Worker, stdin: asyncio.StreamReader) -> None:
+    """Commands until `stop` or the end of stdin: whoever started this process is gone then."""
+    while line := await stdin.readline():
+        command = json.loads(line)
+        name = command.pop("do")
+        if name == "stop":
+            break
+        try:
+            result = await getattr(worker, name)(**command)
+        except Exception as error:  # told to whoever started it, who ends the demo
+            say(failed=name, error=f"{type(error).__name__}: {error}")
+        else:
+            say(done=name, **result)
+    if worker.reading is not None:
+        worker.reading.cancel()
+        await asyncio.gather(worker.reading, return_exceptions=True)
+
+
+async def run(folder: Path, name: str, url: str) -> None:
+    import nats
+    from broker_crypto_nats import SecureNats
+
+    stdin = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    async with Agent.open(folder / "policy.yaml", identity=f"agent://demo/{name}") as agent:
+        raw = await nats.connect(url)
+        client = SecureNats(raw, agent)
+        await obey(Worker(name, folder, agent, client.jetstream(), raw), stdin)
+        await client.close()
+    say(done="stop")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it; the end of stdin ends this one
+    asyncio.run(run(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
