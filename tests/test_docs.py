@@ -22,8 +22,9 @@ import pytest
 from broker_crypto import errors
 from broker_crypto import policy as policies
 from broker_crypto.cli.app import application
-from broker_crypto.wire import envelopes
-from tests.support import errors_page
+from broker_crypto.policy import sections
+from broker_crypto.wire import envelopes, pem
+from tests.support import errors_page, policy_page
 from tests.support.servers import NatsServer, end, nats_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +126,7 @@ def python(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedPr
 
 
 def broker_crypto(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    return python("-c", "from broker_crypto.cli import main; main()", *arguments, folder=folder, **more)
+    return python("-c", "import sys; from broker_crypto.cli import main; sys.exit(main())", *arguments, folder=folder, **more)
 
 
 def test_no_block_of_python_is_without_a_word_on_how_it_is_tried() -> None:
@@ -148,7 +149,21 @@ def test_every_policy_on_a_page_loads_as_it_stands(tmp_path: Path) -> None:
     for number, block in enumerate(printed):
         path = tmp_path / f"{number}.yaml"
         path.write_text(block.text, encoding="utf-8")
+        for anchor in re.findall(r"certificate: (trust/[\w.-]+)", block.text):
+            (tmp_path / anchor).parent.mkdir(exist_ok=True)
+            (tmp_path / anchor).write_bytes(pem.write_certificates((b"any",)))
         assert policies.load(path, {}).rules, str(block)
+
+
+def test_the_tables_of_the_policy_page_are_those_of_the_models() -> None:
+    text = policy_page.PAGE.read_text(encoding="utf-8")
+    assert text == policy_page.page(text), "python -m tests.support.policy_page"
+    assert {table.model for table in policy_page.TABLES} == set(sections.Section.__subclasses__()) - {sections.File}
+
+
+def test_the_example_of_the_policy_page_is_the_example_file() -> None:
+    printed = next(block.text for block in blocks("yaml") if block.page == policy_page.PAGE)
+    assert (ROOT / "examples/policy.yaml").read_text(encoding="utf-8").partition("\n")[2] == printed
 
 
 def command_of(words: list[str]) -> click.Command | None:
