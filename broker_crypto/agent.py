@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from broker_crypto.delivery.trust import LocalPolicy
 from broker_crypto.observe.events import EventHub
 from broker_crypto.observe.metrics import NULL, Metrics
 from broker_crypto.policy.rules import GroupSection, Rule
-from broker_crypto.records import Behind, Clock, Decision, Event, GroupView, Opened, Random, Row
+from broker_crypto.records import Behind, Clock, Decision, Event, GroupView, Random, Row
 
 E = TypeVar("E", bound=Event)
 
@@ -365,7 +365,7 @@ class Agent:
         """What a connector does with a refused record, by the rule of its topic."""
         return Decision(self.policy.route(error.fields["topic"]).on_failure)
 
-    def seen(self, results: Sequence[Opened | errors.RecordRefused | Behind]) -> None:
+    def seen(self, results: Sequence[object]) -> None:
         """Told after a batch was handed out. What is counted and reported happens where it is opened."""
 
     async def durable(self, rows: Sequence[Row]) -> None:
@@ -378,11 +378,10 @@ class Agent:
                 else:
                     await tx.put(row.kind, row.key, row.value)
 
-    def acknowledged(self, receipt: object) -> Awaitable[None] | None:
+    def acknowledged(self, receipt: object) -> None:
         """The application has acknowledged what this receipt came with. Topics have none."""
         if receipt is not None:
             raise errors.UsageError("no channel of this version gives receipts")
-        return None
 
     # --- in the background --------------------------------------------------------------------------------------
 

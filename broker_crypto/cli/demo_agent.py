@@ -153,6 +153,7 @@ async def obey(worker: Worker, stdin: asyncio.StreamReader) -> None:
 
 async def run(folder: Path, name: str, url: str) -> None:
     import nats
+
     from broker_crypto_nats import SecureNats
 
     stdin = asyncio.StreamReader()

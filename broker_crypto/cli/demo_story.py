@@ -63,6 +63,7 @@ class Result:
 async def tell(say: Say, folder: Path, records: int) -> Result:
     """Run it all in `folder`; ends what it started, however it ends."""
     import nats
+
     from broker_crypto_nats.server import LocalServer
 
     prepare(folder, READERS)
@@ -166,7 +167,7 @@ async def _attack(say: Say, stage: Stage) -> None:
 
 
 async def _read_out(say: Say, stage: Stage, late_from: int) -> None:
-    whole = {name: stage.each * 2 for name in ("ops", "checkout", "billing")} | {"audit": (stage.each - late_from) * 2}
+    whole = dict.fromkeys(("ops", "checkout", "billing"), stage.each * 2) | {"audit": (stage.each - late_from) * 2}
     result = stage.result
     for name, count in whole.items():
         report = await stage.cast[name].reads_out(count)
