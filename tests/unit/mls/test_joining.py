@@ -18,6 +18,7 @@ from broker_crypto.mls.joining import Invitation, OwnKeyPackage, Predecessor
 from broker_crypto.mls.leaf import Extension, Lifetime
 from broker_crypto.mls.proposals import Add, PreSharedKey, ReInit
 from broker_crypto.mls.psk import ExternalPsk, PskSecrets, ResumptionPsk, Usage
+from broker_crypto.mls.ratchet_tree import RatchetTree
 from broker_crypto.mls.welcome import EncryptedGroupSecrets, GroupSecrets, Newcomer, Welcome
 from tests.support.members import own_leaf, seeded
 
