@@ -309,9 +309,9 @@ class Group:
         elif isinstance(body, PublicMessage):
             signed, group = self._check(body), self
         else:
-            raise UsageError("neither a PublicMessage nor a PrivateMessage")
+            refuse(Rule.MESSAGE_KIND, "neither a PublicMessage nor a PrivateMessage")
         if isinstance(signed.content.content, bytes):
-            raise UsageError("application data is opened by `unprotect`")
+            refuse(Rule.MESSAGE_KIND, "application data where a handshake belongs")
         if isinstance(signed.content.content, Commit):
             return group._enter(self.public.stage_content(signed, pending=self.pending, now=now), psks)
         reference, sent = self.public.read_proposal(signed)
@@ -380,10 +380,10 @@ class Group:
         """(content, group without its key) of another member's application data. Raises PeerError."""
         body = (MLSMessage.decode(message) if isinstance(message, bytes) else message).body
         if not isinstance(body, PrivateMessage):
-            raise UsageError("application data travels in a PrivateMessage")
+            refuse(Rule.MESSAGE_KIND, "application data travels in a PrivateMessage")
         signed, group = self._open(body)
         if not isinstance(signed.content.content, bytes):
-            raise UsageError("a handshake is entered by `stage`")
+            refuse(Rule.MESSAGE_KIND, "a handshake where application data belongs")
         return signed.content, group
 
     def _signed(self, content: Proposal | bytes, wire_format: WireFormat, authenticated_data: bytes) -> AuthenticatedContent:

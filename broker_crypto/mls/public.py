@@ -161,7 +161,7 @@ class PublicGroup:
         content = signed.content
         commit, tag = content.content, signed.auth.confirmation_tag
         if not isinstance(commit, Commit) or tag is None:
-            raise UsageError("only a commit makes a new epoch")
+            refuse(Rule.MESSAGE_KIND, "only a commit makes a new epoch")
         sent = proposal_list.resolve(commit.proposals, content.sender, pending)
         changes = proposal_list.apply(self.before(), sent, content.sender, now)
         if commit.path is None and changes.path_required:
@@ -230,7 +230,7 @@ class PublicGroup:
         """
         proposal = signed.content.content
         if isinstance(proposal, bytes | Commit):
-            raise UsageError("only a proposal can be kept for a later commit")
+            refuse(Rule.MESSAGE_KIND, "only a proposal can be kept for a later commit")
         proposal_list.check_sender(proposal, signed.content.sender)
         return signed.ref(self.suite), SentProposal(proposal, signed.content.sender, by_reference=True)
 

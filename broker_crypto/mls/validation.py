@@ -85,6 +85,7 @@ class Rule(StrEnum):
     GROUP_INFO_TAG = "group_info_tag"
 
     # messages (RFC 9420 sections 6, 8.4 and 9)
+    MESSAGE_KIND = "message_kind"
     GROUP_ID = "group_id"
     EPOCH = "epoch"
     SENDER_LEAF = "sender_leaf"
