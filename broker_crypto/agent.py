@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,33 +16,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from broker_crypto import errors, identity, limits, policy, storage
+from broker_crypto import errors, limits, parts, policy
 from broker_crypto.channels.bound import BoundChannel, Watcher
 from broker_crypto.channels.plain import PlainChannel
-from broker_crypto.channels.topic import TopicChannel, TopicSettings
-from broker_crypto.delivery.committer import Own
-from broker_crypto.delivery.group_policy import RULES, GroupPolicy
+from broker_crypto.channels.topic import TopicChannel
 from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.loop import GroupLoop, Services
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.ports import GroupLog, Topics
-from broker_crypto.delivery.trust import LocalPolicy
 from broker_crypto.observe.events import EventHub
 from broker_crypto.observe.metrics import NULL, Metrics
 from broker_crypto.policy.rules import GroupSection, Rule
 from broker_crypto.records import Behind, Clock, Decision, Event, GroupView, Random, Row
 
 E = TypeVar("E", bound=Event)
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Connection(Protocol):
@@ -86,10 +72,10 @@ class Agent:
     Made by `Agent.open`. Channels and groups belong to the event loop that it was opened in.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.policy = parts.policy
-        self.identity = parts.who.uri
-        self._who, self._store, self._clock, self._random, self._metrics = parts.who, parts.store, parts.clock, parts.random, parts.metrics
+    def __init__(self, made: parts.Parts) -> None:
+        self.policy = made.policy
+        self.identity = made.who.uri
+        self._who, self._store, self._clock, self._random, self._metrics = made.who, made.store, made.clock, made.random, made.metrics
         self._hub = EventHub()
         self._running: dict[str, _Running] = {}
         self._connections: dict[str, list[Connection]] = {}
@@ -117,7 +103,7 @@ class Agent:
         `identity` goes before `agent.identity` of the file. Raises PolicyError, NotBuilt, UsageError (identity), StateLocked,
         StateCorrupt, StateVersionError, StoreUnavailable.
         """
-        agent = cls(_parts(policy, identity, metrics or NULL, clock or SystemClock(), random))
+        agent = cls(parts.gather(policy, identity, metrics or NULL, clock or parts.SystemClock(), random))
         try:
             yield agent
         finally:
@@ -270,7 +256,7 @@ class Agent:
             publish=lambda view, closed: self._publish(name, view, closed),
             count=lambda verdict: self._count_verdict(section.name, verdict),
         )
-        loop = GroupLoop(name, _own(self._who), local_policy(section), services, habits)
+        loop = GroupLoop(name, parts.own(self._who), parts.local_policy(section), services, habits)
         task = asyncio.ensure_future(self._run(loop))
         closed = loop.closed_by()
         running = _Running(loop, section, self._log_of(section), task, [], GroupView({}, -1), closed)
@@ -304,13 +290,13 @@ class Agent:
             channel.view = view
             channel.closed_by = running.closed
 
-    def channel(self, broker: str, name: str) -> BoundChannel:
+    def channel(self, broker: str, subject: str) -> BoundChannel:
         """The channel for a NATS subject or Kafka topic on an attached broker. Raises NoPolicy, NotBuilt, AgentClosed."""
-        key = (broker, name)
+        key = (broker, subject)
         bound = self._routes.get(key)
         if bound is None:
             self._open_or_raise()
-            bound = self._routes[key] = self._bind(broker, name)
+            bound = self._routes[key] = self._bind(broker, subject)
             if len(self._routes) > limits.ROUTES:
                 self._routes.popitem(last=False)
         return bound
@@ -333,7 +319,7 @@ class Agent:
         if rule.channel == "plain" or rule.group is None:
             return BoundChannel(PlainChannel(rule.topic), rule, watcher)
         running = self._follow(self.policy.group(rule.group))
-        channel = TopicChannel(settings_of(rule), self._random)
+        channel = TopicChannel(parts.settings_of(rule), self._random)
         running.channels.append(channel)
         self._show(running.loop.group, running)
         return BoundChannel(channel, rule, replace(watcher, group=running.loop.group, suspect=running.loop.poke))
@@ -427,90 +413,3 @@ class Agent:
         oldest = min((e.began for e in loop.memory.epochs.values() if e.stream_secret is not None), default=None)
         if oldest is not None:
             gauge("group_oldest_epoch_timestamp_seconds", group=name).set(oldest / 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    policy: policy.Policy
-    who: identity.Identity
-    store: storage.StateStore
-    clock: Clock
-    random: Random
-    metrics: Metrics
-
-
-class _StoreWatch:
-    """Tells the metrics how the store does."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._seconds = metrics.histogram("store_commit_seconds")
-        self._errors = metrics.counter("store_errors_total")
-
-    def committed(self, seconds: float, /) -> None:
-        self._seconds.observe(seconds)
-
-    def failed(self, error: errors.BrokerCryptoError, /) -> None:
-        self._errors.add(1)
-
-
-def _parts(where: str | Path | policy.Policy, who: str | None, metrics: Metrics, clock: Clock, random: Random) -> Parts:
-    loaded = where if isinstance(where, policy.Policy) else policy.load(where, identity=who)
-    me, kept = loaded.require_agent()
-    if me.certificate is None or me.private_key is None:
-        raise errors.PolicyError("an agent needs a certificate and its key", file=loaded.file)
-    own = identity.load(me.certificate, me.private_key, loaded.anchors)
-    if own.uri != me.identity:
-        raise errors.PolicyConflict("the certificate is another identity's", certificate=own.uri, identity=me.identity)
-    return Parts(loaded, own, open_store(kept, metrics, random), clock, random, metrics)
-
-
-def open_store(
-    kept: policy.StoreSettings, metrics: Metrics = NULL, random: Random = secrets.token_bytes, *, beside: bool = False
-) -> storage.StateStore:
-    """The store that a policy names. Raises as `storage.open`."""
-    if kept.backend == "memory":
-        return storage.open("memory:")
-    key = kept.key
-    if key is None or kept.path is None:
-        raise errors.PolicyError("a store on disk needs a path and a key")
-    provider = storage.FileKey(key.path or "") if key.provider == "file" else storage.EnvKey(key.variable or "")
-    return storage.open(Path(kept.path), provider, beside=beside, watch=_StoreWatch(metrics), random=random)
-
-
-def _own(who: identity.Identity) -> Own:
-    return Own(who.uri, who.chain, who.signature_private, who.signature_public)
-
-
-def local_policy(section: GroupSection) -> LocalPolicy:
-    """What the file says of a group, as a group's policy."""
-    return LocalPolicy(
-        section.suite,
-        GroupPolicy(
-            rules=RULES,
-            group=section.log_name,
-            topics=section.topics,
-            time=0,
-            anchors=section.anchors,
-            roles=section.roles,
-            barred=(),
-            revoked=(),
-            key_retention=section.key_retention,
-            max_offline=section.max_offline,
-        ),
-    )
-
-
-def settings_of(rule: Rule) -> TopicSettings:
-    """A rule of the file as a channel takes it."""
-    return TopicSettings(
-        topic=rule.topic,
-        plaintext_accepted=rule.plaintext == "accept",
-        plain_fingerprints=rule.plain_fingerprints,
-        drop_duplicates=rule.duplicates == "drop",
-        signature_batch=rule.signature_batch,
-        padding=rule.padding,
-        compress=rule.compress,
-        aliases=rule.aliases,
-        headers_plain=rule.headers_plain,
-        headers_sealed=rule.headers_sealed,
-    )

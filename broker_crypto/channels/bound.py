@@ -148,7 +148,7 @@ class BoundChannel:
     def _suspect(self, inner: TopicChannel, data: bytes, error: UnknownEpoch) -> None:
         """Our number under another id: the cursor is compared; a member's signature on it is an alarm, once a leaf and epoch."""
         epoch = error.fields.get("epoch")
-        if epoch != inner.view.current:
+        if not isinstance(epoch, int) or epoch != inner.view.current:
             return
         self._watcher.suspect()
         signer = inner.signer_of(data)

@@ -142,7 +142,7 @@ class Actor:
 
     async def reaches(self, epoch: int) -> None:
         """Return when it seals in that epoch or a later one."""
-        while (await self.ask("epoch"))["epoch"] < epoch:
+        while (await self.ask("epoch"))["epoch"] < epoch:  # noqa: ASYNC110  another process is asked
             await asyncio.sleep(0.02)
 
     async def reads_out(self, count: int) -> dict[str, Any]:

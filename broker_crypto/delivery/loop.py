@@ -296,8 +296,14 @@ class GroupLoop:
     def _due(self) -> Due:
         clock = self._services.clock
         empty = clock.monotonic() - self._empty_since if self._empty_since is not None else 0.0
-        intents = list(self.memory.intents.values())
-        return plan.due(self.member, self.local, self.own.identity, self.habits, Now(clock.now_ms(), empty), intents)
+        return plan.due(
+            self.member,
+            self.local,
+            self.own.identity,
+            habits=self.habits,
+            now=Now(clock.now_ms(), empty),
+            intents=list(self.memory.intents.values()),
+        )
 
     def _pending(self, wanted: Due) -> Staged | None:
         """The own record that waits for this epoch, if it still says what is wanted and its time may still count."""

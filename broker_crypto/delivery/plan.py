@@ -41,7 +41,7 @@ class Due:
     intents: tuple[bytes, ...] = ()
 
 
-def due(member: Membership, local: LocalPolicy, identity: str, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
+def due(member: Membership, local: LocalPolicy, identity: str, *, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
     """What this agent should commit at the head of the log."""
     if member.halt is not None or member.state == LEFT:
         return Due(None)

@@ -37,9 +37,9 @@ def find_server() -> Path:
 class LocalServer:
     """One nats-server over one folder. `start` after `stop` or `kill` comes back on the same port with the same store.
 
-    `extra` are lines for the top level of its configuration (accounts, limits, cluster). `synced` False leaves the writing to
-    disk to the system, as servers do by default: a killed server may lose what it acknowledged, a killed client nothing. Calls are synchronous: a start takes
-    some 20 ms. Use it as a context manager, or call `stop` yourself; nothing else ends the process.
+    `extra` are lines for the top level of its configuration (accounts, limits, cluster). `synced` False leaves the
+    writing to disk to the system, as servers do by default: a killed machine may lose what was acknowledged. Calls are
+    synchronous: a start takes some 20 ms. Use it as a context manager, or call `stop` yourself; nothing else ends the process.
     """
 
     def __init__(self, folder: Path | str, *, port: int = 0, name: str = "local", extra: str = "", synced: bool = True) -> None:
