@@ -103,7 +103,12 @@ def psk_secret(suite: Suite, psks: Sequence[tuple[PreSharedKeyId, bytes]]) -> by
 
 
 def gather(suite: Suite, ids: Sequence[PreSharedKeyId], held: PskSecrets) -> bytes:
-    """psk_secret of `ids`, looked up in `held`. Raises PeerError(rule="psk_held") naming the first one that is missing."""
+    """psk_secret of `ids`, looked up in `held`.
+
+    Raises PeerError with the rule psk_held, naming the first one that is missing, or psk_count for more than 65,535.
+    """
+    if len(ids) > MAX_PSKS:
+        refuse(Rule.PSK_COUNT, "more pre-shared keys than a commit can count", count=len(ids), limit=MAX_PSKS)
     pairs: list[tuple[PreSharedKeyId, bytes]] = []
     for psk_id in ids:
         secret = held.find(psk_id)
@@ -114,7 +119,7 @@ def gather(suite: Suite, ids: Sequence[PreSharedKeyId], held: PskSecrets) -> byt
 
 
 def describe(psk_id: PreSharedKeyId) -> str:
-    """The id in words for an error: ids are public, keys never appear."""
+    """The id in words for an error, cut to 16 bytes: ids are public, keys never appear."""
     if isinstance(psk_id, ExternalPsk):
-        return f"external {psk_id.psk_id.hex()}"
-    return f"{psk_id.usage.name.lower()} of epoch {psk_id.epoch}, group {psk_id.group_id.hex()}"
+        return f"external {psk_id.psk_id[:16].hex()}"
+    return f"{psk_id.usage.name.lower()} of epoch {psk_id.epoch}, group {psk_id.group_id[:16].hex()}"
