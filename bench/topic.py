@@ -6,7 +6,8 @@ round to the next. Ours goes through `TopicChannel.seal` and `open` as a connect
 
 kafkacrypto runs its own value serializer and deserializer (BLAKE2b key derivation, XSalsa20-Poly1305, msgpack); its class
 that exchanges keys over Kafka is replaced by an object that holds the keys which that exchange would have left. It signs
-nothing and has no batches, so its figure is the same work in every row.
+nothing and has no batches, so its figure is the same work in every row; of a record with a key it encrypts the key as well,
+which ours binds and leaves readable.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ Record = tuple[bytes | None, bytes]  # key, payload
 class Peer(Protocol):
     """What is measured: one sender and one reader, new for each round."""
 
-    def seal(self, records: list[Record]) -> list[bytes]: ...
-    def open(self, records: list[Record], sealed: list[bytes]) -> list[bytes]: ...
+    def seal(self, records: list[Record]) -> list[Any]: ...
+    def open(self, records: list[Record], sealed: list[Any]) -> list[bytes]: ...
 
 
 class Ours:
@@ -108,19 +109,25 @@ class Exchanged:
 
 
 class KafkaCrypto:
-    """kafkacrypto's value serializer and deserializer."""
+    """kafkacrypto's serializers and deserializers, as a Kafka client calls them: for the value, and for a key where there is one."""
 
     def __init__(self, rng: random.Random) -> None:
         from kafkacrypto.crypto import KafkaCrypto as Theirs
 
         keys = Exchanged(rng)
-        self.serializer, self.deserializer = Theirs.Serializer(keys, "value"), Theirs.Deserializer(keys, "value", 0, 1)
+        self.key_out, self.key_in = Theirs.Serializer(keys, "key"), Theirs.Deserializer(keys, "key", 0, 1)
+        self.value_out, self.value_in = Theirs.Serializer(keys, "value"), Theirs.Deserializer(keys, "value", 0, 1)
 
-    def seal(self, records: list[Record]) -> list[bytes]:
-        return [self.serializer.serialize(TOPIC, payload) for _, payload in records]
+    def seal(self, records: list[Record]) -> list[tuple[bytes | None, bytes]]:
+        return [(self.key_out.serialize(TOPIC, key), self.value_out.serialize(TOPIC, payload)) for key, payload in records]
 
-    def open(self, records: list[Record], sealed: list[bytes]) -> list[bytes]:
-        return [self.deserializer.deserialize(TOPIC, data).getMessage() for data in sealed]
+    def open(self, records: list[Record], sealed: list[tuple[bytes | None, bytes]]) -> list[bytes]:
+        opened = []
+        for key, value in sealed:
+            if key is not None:
+                self.key_in.deserialize(TOPIC, key).getMessage()
+            opened.append(self.value_in.deserialize(TOPIC, value).getMessage())
+        return opened
 
 
 def peers() -> dict[str, Callable[[random.Random], Peer]]:

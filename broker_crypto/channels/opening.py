@@ -42,7 +42,7 @@ from broker_crypto.errors import (
     UnknownEpoch,
     UsageError,
 )
-from broker_crypto.limits import SENDER_KEYS, VERIFIED_ROOTS
+from broker_crypto.limits import MAX_RECORD, SENDER_KEYS, VERIFIED_ROOTS
 from broker_crypto.records import Behind, EpochView, Fence, GroupView, Header, Opened, Place, RosterEntry, Security
 
 Result = Opened | RecordRefused | Behind
@@ -140,7 +140,8 @@ class Opener:
                 sender = senders.get(data[:length])
                 if sender is not None:
                     rest = read_rest(data, length)
-                    return sender, rest, *_place_hash(sender.epoch.keys, place, rest.place), None
+                    place_hash, where = _place_hash(sender.epoch.keys, place, rest.place)
+                    return sender, rest, place_hash, where, None
         return None
 
     def _find(self, place: Place, data: bytes, *, final: bool) -> Found | Behind:
@@ -199,7 +200,7 @@ class Opener:
             raise NotAuthorised(sender=entry.identity)
         if sender.fences:
             self._check_fences(sender.fences, place, entry.identity)
-        inside, payload = unwrap(flags, plaintext)
+        inside, payload = (None, plaintext) if not flags and len(plaintext) <= MAX_RECORD else unwrap(flags, plaintext)
         headers: Sequence[Header] | None = inside
         if place.reply is not None:
             _check_reply(inside, place.reply)

@@ -55,6 +55,10 @@ def long(value: int) -> bytes:
     value <<= 1
     if value < 0x80:
         return bytes((value,))
+    if value < 0x4000:  # lengths and young sequences: no loop
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 0x200000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -126,14 +130,16 @@ def read_rest(data: bytes, at: int) -> Rest:  # tidy: the hot path, one pass wit
     else:
         sequence = octet >> 1
         at += 1
-    place = data[at : at + 4]
-    flags = data[at + 4] >> 1
-    if data[at + 4] & 0x81 or flags > KNOWN_FLAGS:
-        flags, end = read_long(data, at + 4)
+    end = at + 4
+    place = data[at:end]
+    octet = data[end]
+    if octet & 0x81 or octet > KNOWN_FLAGS << 1:
+        flags, end = read_long(data, end)
         if not -(2**31) <= flags < 2**31:
             raise MalformedRecord("flags out of range")
     else:
-        end = at + 5
+        flags = octet >> 1
+        end += 1
     header = data[:end]
     size, at = read_long(data, end)
     if size < TAG_BYTES:

@@ -200,7 +200,8 @@ class Sealer:
             leaves.append(leaf_hash(header, ciphertext))
         root, paths = grow(leaves)
         written = write_batch(parts, paths, epoch.sign(epoch.signed + root))
-        return [Sealed(data, record[4]) for data, record in zip(written, batch, strict=True)]
+        new = tuple.__new__
+        return [new(Sealed, (data, record.outside, ())) for data, record in zip(written, batch, strict=True)]
 
 
 def _with_reply(headers: Sequence[Header], reply: str) -> list[Header]:
