@@ -57,6 +57,9 @@ def issue(authority: Authority, identity: str, public_key: PublicKey, *, now_ms:
     """
     if not names.is_identity(identity):
         raise UsageError("not a canonical identity, such as agent://acme/billing", identity=identity)
+    own = read_certificate(authority.certificate)
+    if not own.not_before <= now_ms <= own.not_after:
+        raise UsageError("the CA's own certificate is not valid now")
     root = x509.load_der_x509_certificate(authority.certificate)
     builder = (
         _builder(public_key, now_ms, days, root.not_valid_after_utc)
