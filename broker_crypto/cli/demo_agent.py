@@ -83,15 +83,14 @@ class Worker:
         config = ConsumerConfig(ack_wait=ack_wait, max_ack_pending=4096)
         sub = await self.js.pull_subscribe("orders.>", durable=self.name, config=config)
         self.reading = asyncio.ensure_future(self._read(sub))
+        self.reading.add_done_callback(_tell_why)
         return {}
 
     async def _read(self, sub: Any) -> None:
-        from nats.errors import TimeoutError as NothingNow
-
         while True:
             try:
                 messages = await sub.fetch(256, timeout=1)
-            except NothingNow:
+            except TimeoutError:  # the client's own, or asyncio's: nats-py raises either when nothing came
                 continue
             entries = bytearray()
             for message in messages:
@@ -126,6 +125,12 @@ class Worker:
         raw = self.raw.jetstream()
         stored = [len((await raw.get_msg("ORDERS", seq=n)).data or b"") for n in sequences]
         return {"added": [size - PAYLOAD_BYTES for size in stored]}
+
+
+def _tell_why(reading: asyncio.Task[None]) -> None:
+    error = None if reading.cancelled() else reading.exception()
+    if error is not None:
+        say(failed="reading", error=f"{type(error).__name__}: {error}")
 
 
 def say(**what: Any) -> None:
