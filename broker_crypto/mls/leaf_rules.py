@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from broker_crypto.crypto.suites import Suite
 from broker_crypto.errors import MalformedInput
+from broker_crypto.mls.certificate_key import subject_public_key_info
 from broker_crypto.mls.leaf import (
     DEFAULT_EXTENSIONS,
     DEFAULT_PROPOSALS,
@@ -19,6 +20,7 @@ from broker_crypto.mls.leaf import (
     KEY_PACKAGE,
     MLS10,
     REQUIRED_CAPABILITIES,
+    X509,
     Extensions,
     KeyPackage,
     LeafNode,
@@ -102,12 +104,24 @@ class Demands:
             refuse(Rule.LEAF_SUITE, "a leaf that does not list the group's suite", leaf=index, suite=self.suite.number)
         if leaf.credential.type not in capabilities.credentials:
             refuse(Rule.LEAF_CREDENTIAL_LISTED, "a leaf that does not list the type of its own credential", leaf=index)
+        if leaf.credential.type == X509:
+            _check_certificate(self.suite, leaf, index)
         for extension in leaf.extensions:
             if extension.type not in DEFAULT_EXTENSIONS and extension.type not in capabilities.extensions:
                 refuse(Rule.LEAF_EXTENSIONS_LISTED, "a leaf that does not list its own extension", leaf=index, extension=extension.type)
         self.check_supported(leaf, index)
         _check_lifetime(leaf, index, now, self.policy.max_lifetime)
         check_usable(self.suite, leaf.encryption_key, leaf=index)
+
+
+def _check_certificate(suite: Suite, leaf: LeafNode, index: int | None) -> None:
+    """The first certificate is for the leaf's signature key (section 5.3)."""
+    try:
+        certified = subject_public_key_info(leaf.credential.certificates[0]) if leaf.credential.certificates else b""
+    except MalformedInput as error:
+        refuse(Rule.LEAF_CERTIFICATE_KEY, f"a leaf with a certificate that cannot be read: {error}", leaf=index)
+    if certified != suite.signature_scheme.spki_prefix + leaf.signature_key:
+        refuse(Rule.LEAF_CERTIFICATE_KEY, "a leaf whose certificate is for another key", leaf=index)
 
 
 def _lacking(required: Iterable[int], supported: tuple[int, ...], default: Iterable[int]) -> list[int]:

@@ -28,7 +28,6 @@ class Rule(StrEnum):
     PATH_LENGTH = "path_length"
     PATH_RECEIVERS = "path_receivers"
     PATH_PARENT_HASH = "path_parent_hash"
-
     PATH_REQUIRED = "path_required"
     PATH_KEY_NEW = "path_key_new"
 
@@ -38,6 +37,7 @@ class Rule(StrEnum):
     LEAF_VERSION = "leaf_version"
     LEAF_SUITE = "leaf_suite"
     LEAF_CREDENTIAL_LISTED = "leaf_credential_listed"
+    LEAF_CERTIFICATE_KEY = "leaf_certificate_key"
     LEAF_EXTENSIONS_LISTED = "leaf_extensions_listed"
     LEAF_LIFETIME = "leaf_lifetime"
     LEAF_GROUP_EXTENSIONS = "leaf_group_extensions"
@@ -73,8 +73,6 @@ class Rule(StrEnum):
     EXTERNAL_BY_VALUE = "external_by_value"
     EXTERNAL_KEY_NEW = "external_key_new"
 
-    EXTERNAL_INIT = "external_init"
-
     # the group as those outside see it (RFC 9420 sections 8.1, 12.1.5, 12.4.3)
     GROUP_SUITE = "group_suite"
     GROUP_ENDED = "group_ended"
@@ -94,9 +92,14 @@ class Rule(StrEnum):
     CIPHERTEXT = "ciphertext"
     PADDING = "padding"
     MESSAGE_SIGNATURE = "message_signature"
+
+    # what a member's secrets show; of a commit, CannotEnter (RFC 9420 sections 6.2, 7.5, 8.3, 8.4 and 12.4.2)
     MEMBERSHIP_TAG = "membership_tag"
-    CONFIRMATION_TAG = "confirmation_tag"
+    PATH_SECRET = "path_secret"  # noqa: S105  a name
+    PATH_KEY = "path_key"
+    EXTERNAL_INIT = "external_init"
     PSK_HELD = "psk_held"
+    CONFIRMATION_TAG = "confirmation_tag"
 
     # joining by a Welcome (RFC 9420 section 12.4.3.1)
     WELCOME_ENTRY = "welcome_entry"
@@ -106,7 +109,6 @@ class Rule(StrEnum):
     WELCOME_GROUP_INFO = "welcome_group_info"
     GROUP_UNIQUE = "group_unique"
     OWN_LEAF = "own_leaf"
-    PATH_KEY = "path_key"
     RESUMPTION_EPOCH = "resumption_epoch"
     RESUMED_GROUP = "resumed_group"
 
@@ -119,8 +121,8 @@ def refuse(rule: Rule, what: str = "", **fields: object) -> NoReturn:
 class CannotEnter(PeerError):
     """A commit that is valid for everybody, and that this member cannot follow: its secrets do not fit what the member holds.
 
-    `reason` is "membership_tag", "path_secret", "path_key", "external_init", "psk_held", "confirmation_tag", or "removed"
-    where the commit removes the member itself.
+    `reason` is the rule that does not hold ("membership_tag", "path_secret", "path_key", "external_init", "psk_held",
+    "confirmation_tag"), or "removed" where the commit removes the member itself.
     """
 
     code = "cannot_enter"

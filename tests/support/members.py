@@ -27,12 +27,28 @@ def seeded(seed: str) -> Callable[[int], bytes]:
     return random
 
 
+def _der(tag: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    length = bytes((len(content),)) if len(content) < 128 else b"\x82" + len(content).to_bytes(2, "big")
+    if 128 <= len(content) < 256:
+        length = b"\x81" + bytes((len(content),))
+    return bytes((tag,)) + length + content
+
+
+def certificate(kem: Suite, public: bytes, name: str) -> bytes:
+    """The outline of a certificate for a signature key; nobody signed it, which MLS leaves to the application."""
+    empty, key = _der(0x30), kem.signature_scheme.spki_prefix + public
+    subject = _der(0x30, _der(0x0C, name.encode()))
+    body = _der(0x30, _der(0xA0, _der(2, b"\x02")), _der(2, b"\x01"), empty, empty, empty, subject, key)
+    return _der(0x30, body, empty, _der(3, b"\x00"))
+
+
 def own_leaf(
     kem: Suite, name: str, random: Callable[[int], bytes], *, x509: bool = False, extensions: tuple[Extension, ...] = ()
 ) -> OwnLeaf:
     """What a client of this name brings; it supports PRIVATE_EXTENSION and both kinds of credential."""
     private, public = kem.signature_key_pair(random)
-    credential = Credential.x509([b"certificate of " + name.encode(), b"of the CA"]) if x509 else Credential.basic(name.encode())
+    credential = Credential.x509([certificate(kem, public, name), b"of the CA"]) if x509 else Credential.basic(name.encode())
     capabilities = Capabilities(cipher_suites=(kem.number,), extensions=(PRIVATE_EXTENSION,), credentials=(BASIC, X509))
     return OwnLeaf(credential, private, public, capabilities, extensions)
 

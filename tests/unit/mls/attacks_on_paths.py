@@ -22,7 +22,7 @@ from broker_crypto.mls.proposals import (
 from broker_crypto.mls.treekem import HPKECiphertext
 from broker_crypto.mls.validation import Rule
 from tests.support.forging import commit_in, join_with, key_package, leaf_changed, path_in, say
-from tests.support.members import PRIVATE_EXTENSION, own_leaf
+from tests.support.members import PRIVATE_EXTENSION, certificate, own_leaf
 from tests.unit.mls.scene import LOW_ORDER, OUTSIDE_EXTENSION, Attacks, Scene
 
 ATTACKS = Attacks()
@@ -232,7 +232,9 @@ def path_leaf_with_an_extension_that_it_does_not_list(scene: Scene) -> PublicMes
 @breaks(Rule.CREDENTIAL_COMMON)
 def path_leaf_that_gives_up_reading_the_others(scene: Scene) -> PublicMessage:
     capabilities = Capabilities(cipher_suites=(1,), extensions=(PRIVATE_EXTENSION,), credentials=(2,))
-    return scene.path_leaf(capabilities=capabilities, credential=Credential.x509([b"certificate"]))
+    return scene.path_leaf(
+        capabilities=capabilities, credential=Credential.x509([certificate(scene.bob.suite, scene.room.own["bob"].signature_public, "bob")])
+    )
 
 
 @breaks(Rule.UNIQUE_SIGNATURE_KEY)
@@ -242,3 +244,19 @@ def path_leaf_with_the_signature_key_of_another(scene: Scene) -> PublicMessage:
         scene.path, scene.bob.public, scene.bob.leaf, carol.signature_private, signature_key=scene.room.own["carol"].signature_public
     )
     return say(scene.bob, Commit((), path))
+
+
+@breaks(Rule.LEAF_CERTIFICATE_KEY)
+def path_leaf_with_the_certificate_of_another(scene: Scene) -> PublicMessage:
+    alice = certificate(scene.bob.suite, scene.room.own["alice"].signature_public, "alice")
+    return scene.path_leaf(credential=Credential.x509([alice]))
+
+
+@breaks(Rule.LEAF_CERTIFICATE_KEY)
+def path_leaf_with_a_certificate_that_is_none(scene: Scene) -> PublicMessage:
+    return scene.path_leaf(credential=Credential.x509([b"certificate"]))
+
+
+@breaks(Rule.LEAF_CERTIFICATE_KEY)
+def path_leaf_with_an_empty_chain(scene: Scene) -> PublicMessage:
+    return scene.path_leaf(credential=Credential.x509([]))

@@ -29,7 +29,7 @@ from broker_crypto.mls.proposals import (
 )
 from broker_crypto.mls.validation import Rule
 from tests.support.forging import commit_in, join_with, key_package, path_in, say, say_outside
-from tests.support.members import PRIVATE_EXTENSION
+from tests.support.members import PRIVATE_EXTENSION, certificate
 from tests.unit.mls.scene import LOW_ORDER, OUTSIDE_EXTENSION, Attacks, Scene
 
 ATTACKS = Attacks()
@@ -210,7 +210,12 @@ def add_with_the_encryption_key_of_a_parent_node(scene: Scene) -> PublicMessage:
 @breaks(Rule.CREDENTIAL_COMMON)
 def add_of_one_who_cannot_read_the_others(scene: Scene) -> PublicMessage:
     capabilities = replace(scene.mallory.capabilities, credentials=(2,))
-    return scene.added(leaf={"capabilities": capabilities, "credential": Credential.x509([b"certificate"])})
+    return scene.added(
+        leaf={
+            "capabilities": capabilities,
+            "credential": Credential.x509([certificate(scene.bob.suite, scene.mallory.signature_public, "mallory")]),
+        }
+    )
 
 
 # --- updates ------------------------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import pytest
 
 from broker_crypto.errors import PeerError, UsageError
 from broker_crypto.mls import group as group_module
-from broker_crypto.mls import joining, psk
+from broker_crypto.mls import joining, proposal_list, psk
 from broker_crypto.mls.framing import MLSMessage, PublicMessage, Sender, SenderType
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.leaf import EXTERNAL_SENDERS, Extension, ExternalSender, Lifetime
+from broker_crypto.mls.proposal_list import SentProposal
 from broker_crypto.mls.proposals import Add, ExternalInit, GroupContextExtensions, PreSharedKey, Proposal, ReInit, Remove, Update
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.mls.validation import Rule
@@ -289,3 +290,12 @@ def test_a_key_package_outside_its_lifetime_is_not_added_by_one_who_knows_the_ti
         with pytest.raises(PeerError) as refused:
             call()
         assert refused.value.rule == Rule.LEAF_LIFETIME  # type: ignore[attr-defined]
+
+
+def test_more_psks_than_their_index_can_count_are_refused() -> None:
+    sender = Sender.member(0)
+    sent = [SentProposal(PreSharedKey(psk.ExternalPsk(index.to_bytes(3, "big"), bytes(32))), sender) for index in range(2**16)]
+    proposal_list.check_list(sent[1:], sender)
+    with pytest.raises(PeerError) as refused:
+        proposal_list.check_list(sent, sender)
+    assert refused.value.rule == Rule.PSK_COUNT  # type: ignore[attr-defined]
