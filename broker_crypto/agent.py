@@ -7,6 +7,7 @@ the groups run from attach to close.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -42,6 +43,12 @@ class Connection(Protocol):
     def closed(self) -> bool: ...
     def group_log(self, replicas: int = 1) -> GroupLog: ...
     def topics(self) -> Topics: ...
+
+
+class OwnedConnection(Connection, Protocol):
+    """A connection that the agent made, and ends."""
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Agent:
         self._routes: OrderedDict[tuple[str, str], BoundChannel] = OrderedDict()
         self._channels: dict[tuple[str, str], BoundChannel] = {}
         self._missing: OrderedDict[bytes, float] = OrderedDict()
+        self._made: list[OwnedConnection] = []
         self._closed = False
         self._housekeeping = asyncio.ensure_future(self._keep_house())
 
@@ -124,7 +132,7 @@ class Agent:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             for task in late:
                 task.cancel()
-        await asyncio.gather(self._housekeeping, *tasks, return_exceptions=True)
+        await asyncio.gather(self._housekeeping, *tasks, *(c.close() for c in self._made), return_exceptions=True)
         self._hub.close()
         await self._store.close()
 
@@ -148,7 +156,7 @@ class Agent:
         running = list(self._running.values()) if topic is None else self._group_of(topic)
         for one in running:
             try:
-                await asyncio.wait_for(self._member(one), timeout)
+                await asyncio.wait_for(self._reached(one), timeout)
             except TimeoutError:
                 raise one.loop.closed_by() or errors.GroupNotReady(group=one.loop.group) from None
 
@@ -157,6 +165,30 @@ class Agent:
         if rule.group is None:
             return []
         return [self._follow(self.policy.group(rule.group))]
+
+    def follow(self, group: str) -> Group:
+        """Follow a group of the policy from now on, and give its face. Raises PolicyError, NotBuilt."""
+        self._open_or_raise()
+        return Group(self._follow(self.policy.group(group)).loop)
+
+    async def _reached(self, running: _Running) -> None:
+        if not self._connections.get(running.broker):
+            await self._connect(running.broker)
+        await self._member(running)
+
+    async def _connect(self, broker: str) -> None:
+        """Connect to a broker of the policy by ourselves. GroupNotReady, naming it, where the file has no servers for it."""
+        settings = self.policy.brokers.get(broker)
+        if settings is None:
+            raise errors.GroupNotReady("no connection is attached, and the policy names no servers", broker=broker or None)
+        self.policy.require_broker(broker)
+        connector = importlib.import_module(f"broker_crypto_{settings.type}")
+        connection = await connector.connect(settings, self.subjects)
+        if self._closed or self._connections.get(broker):
+            await connection.close()
+            return
+        self._made.append(connection)
+        self.attach(connection)
 
     async def _member(self, running: _Running) -> None:
         while True:

@@ -116,3 +116,8 @@ def settings_of(rule: Rule) -> TopicSettings:
         headers_plain=rule.headers_plain,
         headers_sealed=rule.headers_sealed,
     )
+
+
+def fresh_id() -> bytes:
+    """16 random bytes, as the id of an intent."""
+    return secrets.token_bytes(16)

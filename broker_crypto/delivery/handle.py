@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from broker_crypto import errors
 from broker_crypto.delivery import plan
 from broker_crypto.delivery.group_policy import identity_of
 from broker_crypto.delivery.loop import GroupLoop
-from broker_crypto.delivery.membership import MEMBER
+from broker_crypto.delivery.membership import MEMBER, Membership
+from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.views import HALTS
 from broker_crypto.records import Member
+
+
+class Source(Protocol):
+    """Where a group is read from: its loop, or what its rows say."""
+
+    @property
+    def group(self) -> str: ...
+    @property
+    def member(self) -> Membership: ...
+    @property
+    def memory(self) -> GroupMemory: ...
+    @property
+    def head(self) -> int: ...
 
 
 class Group:
     """One group of the agent. Everything but the coroutines reads what was adopted last."""
 
-    def __init__(self, loop: GroupLoop) -> None:
-        self._loop = loop
+    def __init__(self, source: Source) -> None:
+        self._loop = source
 
     @property
     def name(self) -> str:
@@ -89,9 +104,12 @@ class Group:
 
     async def rotate(self) -> None:
         """Fresh keys for the own leaf; returns when the log shows it. Raises GroupError where it cannot be."""
+        loop = self._loop
+        if not isinstance(loop, GroupLoop):
+            raise errors.UsageError("no agent runs here; ask one through its store", group=self.name)
         if self.state != MEMBER:
-            raise self._loop.closed_by() or errors.GroupNotReady(group=self.name)
-        await self._loop.want(plan.ROTATE)
+            raise loop.closed_by() or errors.GroupNotReady(group=self.name)
+        await loop.want(plan.ROTATE)
 
     async def remove(self, identity: str | None = None, *, leaf: int | None = None) -> None:
         """Remove an identity or one leaf. Raises NotBuilt in this version."""
