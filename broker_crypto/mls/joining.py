@@ -107,8 +107,10 @@ def _check_resumed(key: psk.ResumptionPsk, info: GroupInfo, tree: RatchetTree, b
         holds = same and new <= old
     else:
         promised = before.reinit
-        holds = promised is not None and old <= new and promised == ReInit(
-            context.group_id, context.version, context.cipher_suite, context.extensions
+        holds = (
+            promised is not None
+            and old <= new
+            and promised == ReInit(context.group_id, context.version, context.cipher_suite, context.extensions)
         )
     if not holds:
         refuse(Rule.RESUMED_GROUP, "a resumed group that does not continue the one before", usage=key.usage.name)

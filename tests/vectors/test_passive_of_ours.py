@@ -128,9 +128,7 @@ class Scenario:
         """An external commit."""
         own = own_leaf(self.kem, name, self.random)
         external_pub = self.members["alice"].external_public
-        staged = Group.external_commit(
-            self.public, external_pub, own, remove=remove, psks=psks, held=self.psks, random=self.random
-        )
+        staged = Group.external_commit(self.public, external_pub, own, remove=remove, psks=psks, held=self.psks, random=self.random)
         self.record(name, staged)
 
     def record(self, name: str, staged: StagedCommit) -> None:
