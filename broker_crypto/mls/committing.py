@@ -14,7 +14,7 @@ from broker_crypto.mls import key_schedule, proposal_list, psk, transcript, tree
 from broker_crypto.mls.framing import AuthData, AuthenticatedContent, FramedContent, Sender, SenderType, WireFormat, sign
 from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.mls.key_schedule import NextEpoch
-from broker_crypto.mls.leaf import EXTERNAL_PUB, RATCHET_TREE, Extension, Extensions, LeafNode
+from broker_crypto.mls.leaf import EXTERNAL_PUB, RATCHET_TREE, Extension, Extensions, LeafNode, are_distinct
 from broker_crypto.mls.proposal_list import Changes, SentProposal
 from broker_crypto.mls.proposals import Add, Commit, Proposal, ProposalRef
 from broker_crypto.mls.public import PublicGroup, check_credentials
@@ -106,7 +106,9 @@ def _new_path(public: PublicGroup, committer: Committer, changes: Changes, templ
 def group_info(
     public: PublicGroup, epoch: key_schedule.EpochSecrets, signer: int, signature_private: bytes, extensions: Extensions
 ) -> GroupInfo:
-    """A GroupInfo of `public`, signed by the leaf `signer` with its key `signature_private`."""
+    """A GroupInfo of `public`, signed by the leaf `signer` with its key `signature_private`. Raises UsageError."""
+    if not are_distinct(extensions):
+        raise UsageError("an extension type stands twice in a GroupInfo")
     tag = epoch.confirmation_tag(public.context.confirmed_transcript_hash)
     return GroupInfo(public.context, extensions, tag, signer).signed(public.suite, signature_private)
 

@@ -13,6 +13,7 @@ Source: RFC 9420 sections 8, 11 and 12.4.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, Self
@@ -249,7 +250,7 @@ class Group:
 
         Raises CannotEnter, whose `reason` says which of what needs secrets does not fit; this group stays as it is.
         """
-        if message.content != staged.content or staged.next.epoch != self.epoch + 1:
+        if message.authenticated != staged.signed or staged.next.epoch != self.epoch + 1:
             raise UsageError("a staged commit of another message or epoch")
         if not protection.membership_tag_holds(message, self.secrets, self.public.context):
             _cannot(Rule.MEMBERSHIP_TAG, "the membership tag of a commit is wrong", staged)
@@ -400,7 +401,10 @@ class Group:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The group that `data` holds. Raises PeerError for other bytes than `to_bytes` writes."""
-        return tls.decode(data, cls._read)
+        group = tls.decode(data, cls._read)
+        if not hmac.compare_digest(group.to_bytes(), data):
+            raise MalformedInput("a stored group that is not canonical")
+        return group
 
     @classmethod
     def _read(cls, reader: tls.Reader) -> Self:

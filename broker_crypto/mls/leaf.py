@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Self
 
 from broker_crypto.crypto.suites import Suite
-from broker_crypto.errors import MalformedInput
+from broker_crypto.errors import MalformedInput, UsageError
 from broker_crypto.wire import tls
 
 MLS10 = 1  # ProtocolVersion
@@ -47,11 +47,16 @@ Extensions = tuple[Extension, ...]
 
 
 def read_extensions(reader: tls.Reader) -> Extensions:
-    """Extension extensions<V>. Raises MalformedInput where a type stands twice: its meaning would be open."""
+    """Extension extensions<V>. Raises MalformedInput where a type stands twice (section 13.4)."""
     extensions = tuple(reader.vector(Extension.read))
-    if len({extension.type for extension in extensions}) != len(extensions):
+    if not are_distinct(extensions):
         raise MalformedInput("an extension type stands twice in one list")
     return extensions
+
+
+def are_distinct(extensions: Extensions) -> bool:
+    """Whether no type stands twice."""
+    return len({extension.type for extension in extensions}) == len(extensions)
 
 
 def encode_extensions(extensions: Iterable[Extension]) -> bytes:
@@ -74,6 +79,10 @@ class Credential:
     type: int
     identity: bytes = b""
     certificates: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.type not in (BASIC, X509):
+            raise UsageError("a credential of unknown type", type=self.type)
 
     @classmethod
     def basic(cls, identity: bytes) -> Self:

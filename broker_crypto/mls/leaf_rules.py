@@ -25,6 +25,7 @@ from broker_crypto.mls.leaf import (
     KeyPackage,
     LeafNode,
     RequiredCapabilities,
+    are_distinct,
     find_extension,
     read_external_senders,
 )
@@ -60,6 +61,8 @@ class Demands:
     def of(cls, suite: Suite, policy: LeafPolicy, group_id: bytes, extensions: Extensions) -> Demands:
         """From the GroupContext extensions. Raises PeerError where one of those known here is malformed."""
         required = RequiredCapabilities()
+        if not are_distinct(extensions):
+            refuse(Rule.GROUP_EXTENSION_FORM, "a group extension stands twice")
         try:
             data = find_extension(extensions, REQUIRED_CAPABILITIES)
             if data is not None:

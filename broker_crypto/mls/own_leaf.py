@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from broker_crypto.crypto.suites import Suite
-from broker_crypto.mls.leaf import COMMIT, KEY_PACKAGE, Capabilities, Credential, Extensions, LeafNode, Lifetime
+from broker_crypto.errors import UsageError
+from broker_crypto.mls.leaf import COMMIT, KEY_PACKAGE, Capabilities, Credential, Extensions, LeafNode, Lifetime, are_distinct
 from broker_crypto.records import Random
 
 _ALWAYS = Lifetime(0, 2**64 - 1)
@@ -26,6 +27,10 @@ class OwnLeaf:
     capabilities: Capabilities
     extensions: Extensions = ()
     lifetime: Lifetime = _ALWAYS
+
+    def __post_init__(self) -> None:
+        if not are_distinct(self.extensions):
+            raise UsageError("an extension type stands twice in an own leaf")
 
     @classmethod
     def of(cls, leaf: LeafNode, signature_private: bytes) -> Self:

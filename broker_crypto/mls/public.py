@@ -16,7 +16,7 @@ Nothing is changed: `stage` gives the next group. A member checks its tags and s
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 from broker_crypto.crypto.suites import Suite
@@ -48,13 +48,22 @@ class PublicStaged:
     """
 
     next: PublicGroup
-    content: FramedContent
+    signed: AuthenticatedContent
     committer: int
     changes: Changes
     path: UpdatePath | None
     introduced: tuple[Introduced, ...]
     provisional: GroupContext
-    confirmation_tag: bytes = field(repr=False)
+
+    @property
+    def content(self) -> FramedContent:
+        """What the committer signed."""
+        return self.signed.content
+
+    @property
+    def confirmation_tag(self) -> bytes:
+        """The tag that members check against their secrets."""
+        return self.signed.auth.confirmation_tag or b""
 
     @property
     def proposals(self) -> tuple[SentProposal, ...]:
@@ -175,7 +184,7 @@ class PublicGroup:
         context = replace(provisional, confirmed_transcript_hash=transcript.confirmed(self.suite, self.interim_transcript_hash, signed))
         interim = transcript.interim(self.suite, context.confirmed_transcript_hash, tag)
         after = PublicGroup(context, tree, interim, self.policy, changes.reinit)
-        return PublicStaged(after, content, committer, changes, commit.path, introduced, provisional, tag)
+        return PublicStaged(after, signed, committer, changes, commit.path, introduced, provisional)
 
     def check_place(self, content: FramedContent) -> None:
         """A handshake of this group and epoch, from one who may send it. Raises PeerError."""
@@ -288,7 +297,7 @@ class PublicGroup:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The group that `data` holds."""
+        """The group that `data` holds. Raises PeerError for other bytes than `to_bytes` writes."""
         return tls.decode(data, cls.read)
 
 

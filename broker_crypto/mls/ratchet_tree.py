@@ -9,7 +9,8 @@ Source: RFC 9420 sections 4, 7.1, 7.8, 7.9 and 12.4.3.3, appendix C.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -220,29 +221,28 @@ class RatchetTree:
         """Tree hash of the subtree at `number`."""
         known = self._hashes[number]
         if known is None:
-            known = self._hash(number, self._nodes[number], *self._child_hashes(number, None))
+            known = self._hash(number, self._nodes[number], *self._child_hashes(number))
             self._hashes[number] = known
         return known
 
-    def hash_without(self, number: int, leaves: Set[int]) -> bytes:
-        """Tree hash of the subtree at `number` with `leaves` blank and in no unmerged_leaves (section 7.9)."""
+    def hash_without(self, number: int, leaves: Sequence[int]) -> bytes:
+        """Tree hash of the subtree at `number` with `leaves`, increasing, blank and in no unmerged_leaves (section 7.9)."""
         first, end = tree_math.leaf_span(number)
-        if not any(first <= leaf < end for leaf in leaves):
+        below = leaves[bisect_left(leaves, first) : bisect_left(leaves, end)]
+        if not below:
             return self.hash_of(number)
-        node = self._nodes[number]
         if number & 1 == 0:
             return self._hash(number, None, b"", b"")
+        node = self._nodes[number]
         if isinstance(node, ParentNode):
-            node = node.without(leaves)
-        return self._hash(number, node, *self._child_hashes(number, leaves))
+            node = node.without(frozenset(below))
+        left, right = self.hash_without(tree_math.left(number), below), self.hash_without(tree_math.right(number), below)
+        return self._hash(number, node, left, right)
 
-    def _child_hashes(self, number: int, without: Set[int] | None) -> tuple[bytes, bytes]:
+    def _child_hashes(self, number: int) -> tuple[bytes, bytes]:
         if number & 1 == 0:
             return b"", b""
-        left, right = tree_math.left(number), tree_math.right(number)
-        if without is None:
-            return self.hash_of(left), self.hash_of(right)
-        return self.hash_without(left, without), self.hash_without(right, without)
+        return self.hash_of(tree_math.left(number)), self.hash_of(tree_math.right(number))
 
     def _hash(self, number: int, node: Node | None, left: bytes, right: bytes) -> bytes:
         body = b"\x00" if node is None else b"\x01" + node.encode()
@@ -251,11 +251,14 @@ class RatchetTree:
         return self.suite.hash(b"\x02" + body + tls.opaque(left) + tls.opaque(right))
 
     def parent_hash(self, number: int, off_path: int) -> bytes:
-        """Parent hash of the parent node `number` with the copath child `off_path` (section 7.9). The node must not be blank."""
+        """Parent hash of the parent node `number` with the copath child `off_path` (section 7.9).
+
+        The node must not be blank, its unmerged leaves in order.
+        """
         parent = self.parent(number)
         if parent is None:
             raise ValueError("a blank node has no parent hash")
-        sibling = self.hash_without(off_path, frozenset(parent.unmerged_leaves)) if parent.unmerged_leaves else self.hash_of(off_path)
+        sibling = self.hash_without(off_path, parent.unmerged_leaves)
         return self.suite.hash(tls.opaque(parent.encryption_key) + tls.opaque(parent.parent_hash) + tls.opaque(sibling))
 
     def lists(self) -> tuple[list[Node | None], list[bytes | None]]:
