@@ -354,7 +354,7 @@ class Agent:
         channel = TopicChannel(parts.settings_of(rule), self._random)
         running.channels.append(channel)
         self._show(running.loop.group, running)
-        return BoundChannel(channel, rule, replace(watcher, group=running.loop.group, suspect=running.loop.poke))
+        return BoundChannel(channel, rule, replace(watcher, group=running.loop.group, suspect=running.loop.suspect))
 
     def subjects(self, topic: str) -> Sequence[str]:
         """The patterns of subjects that a topic of the policy covers."""

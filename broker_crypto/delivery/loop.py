@@ -21,6 +21,7 @@ from broker_crypto.delivery.membership import HALTED, JOINING, MEMBER, Membershi
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
+from broker_crypto.delivery.rules import judge
 from broker_crypto.delivery.trust import LocalPolicy, trusts
 from broker_crypto.records import Clock, ClockSkew, Event, GroupView, Halted, LogEntry, Random
 from broker_crypto.storage.port import StateStore
@@ -64,6 +65,10 @@ class GroupLoop:
         self._sent_at: dict[bytes, float] = {}
         self._dead: set[bytes] = set()
         self._lost = 0
+        self._refusals = 0
+        self._hold_until = 0.0
+        self._suspicious = False
+        self._compared_at = -limits.CURSOR_CHECK_SECONDS
 
     # --- what others call -------------------------------------------------------------------------------------
 
@@ -85,6 +90,9 @@ class GroupLoop:
     async def load(self) -> None:
         """Read the group's rows; StateCorrupt where one is not what was written."""
         await self.memory.load(self._services.store)
+        ended = [intent.id for intent in self.memory.intents.values() if intent.refused is not None]
+        if ended:  # whoever asked has had the time since to read why
+            await self._forget(*ended)
         self._publish()
 
     async def run(self) -> None:
@@ -143,10 +151,23 @@ class GroupLoop:
         while intent.id in self.memory.intents:
             refused = self.memory.intents[intent.id].refused
             if refused is not None:
+                await self._forget(intent.id)
                 raise errors.GroupError("the group's log refused it", group=self.group, reason=refused)
             if self._closing:
                 raise errors.AgentClosed()
             await self.changed()
+
+    async def _forget(self, *intents: bytes) -> None:
+        async with self._services.store.transaction() as tx:
+            for intent in intents:
+                await tx.delete(state.INTENT, state.prefix(self.group) + intent)
+        for intent in intents:
+            self.memory.intents.pop(intent, None)
+
+    def suspect(self) -> None:
+        """A record looks as if the log were another one: compare the cursor, at most once in 10 s."""
+        self._suspicious = True
+        self._poke.set()
 
     def poke(self, reload: bool = False) -> None:
         """Look at once; `reload` where another process may have stored an intent."""
@@ -166,6 +187,7 @@ class GroupLoop:
         waiting, self._readers = self._readers, []
         try:
             await self._read(self._log)
+            await self._look_again(self._log)
         except BaseException:
             self._readers = waiting + self._readers
             raise
@@ -184,6 +206,12 @@ class GroupLoop:
             await self._compare(log, cursor.last)
             await self._compare_epoch(log)
         self._opened = True
+
+    async def _look_again(self, log: GroupLog) -> None:
+        now = self._services.clock.monotonic()
+        if self._suspicious and now - self._compared_at >= limits.CURSOR_CHECK_SECONDS:
+            self._suspicious, self._compared_at = False, now
+            await self._compare_epoch(log)
 
     async def _compare_epoch(self, log: GroupLog) -> None:
         cursor = self.member.cursor
@@ -219,24 +247,44 @@ class GroupLoop:
         self.memory.adopt(change)
         for verdict in change.verdicts:
             self._services.count(verdict)
-        self._own_verdicts(change.refused, entries[-1])
+        self._suspicious |= "early" in change.verdicts
         if change.moved:
             self._dead.clear()
             self._sent_at.clear()
-            self._lost = 0
+            self._lost = self._refusals = 0
+            self._hold_until = 0.0
+        await self._own_verdicts(change.refused)
         for event in change.events:
             self._services.report(event)
         self._publish()
 
-    def _own_verdicts(self, refused: dict[bytes, tuple[str, int]], last: LogEntry) -> None:
-        """An own record that does not count: for its time we take the broker's clock, else it is not tried again."""
+    async def _own_verdicts(self, refused: dict[bytes, tuple[str, int]]) -> None:
+        """An own record that does not count: refused for its time, it is built anew by the broker's clock."""
         for digest, (reason, broker_ms) in refused.items():
             self._dead.add(digest)
+            staged = self.memory.staged.get(digest)
             if reason == "time":
                 off = broker_ms - self._services.clock.now_ms()
                 if abs(off) <= limits.RETIME_MAX_MS:
                     self.clock_off_ms = off
                 self._services.report(ClockSkew(self.group, off))
+            await self._refused(reason, staged.intents if staged else ())
+
+    async def _refused(self, reason: str, intents: tuple[bytes, ...]) -> None:
+        """Hold back: at once again after a first refusal for time, else after 10 s, doubling to 10 min. Intents end but for time."""
+        self._refusals += 1
+        tries = self._refusals - (1 if reason == "time" else 0)
+        if tries > 0:
+            hold = min(limits.RESYNC_MIN_SECONDS * 2.0 ** (tries - 1), limits.RESYNC_MAX_SECONDS)
+            self._hold_until = self._services.clock.monotonic() + hold
+        ended = [replace(self.memory.intents[i], refused=reason) for i in intents if i in self.memory.intents]
+        if reason == "time" or not ended:
+            return
+        async with self._services.store.transaction() as tx:
+            for intent in ended:
+                await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
+        self.memory.intents.update({intent.id: intent for intent in ended})
+        self._wake()
 
     async def _judge_trust(self) -> None:
         member = self.member
@@ -285,7 +333,12 @@ class GroupLoop:
             wanted = self._due()
             if wanted.wish is None:
                 return wanted.wait
+            held = self._hold_until - self._services.clock.monotonic()
+            if held > 0:
+                return held
             staged = self._pending(wanted) or await self._stage(wanted)
+            if staged is None:
+                continue
             patience = self._patience(staged)
             if patience > 0:
                 return patience
@@ -319,8 +372,17 @@ class GroupLoop:
         chain = self.member.chain
         return max(self._services.clock.now_ms() + self.clock_off_ms, chain.time if chain else 0)
 
-    async def _stage(self, wanted: Due) -> Staged:
-        staged = self._build(wanted)
+    async def _stage(self, wanted: Due) -> Staged | None:
+        """Build and store what is wanted; None where everybody would refuse it, so that it never goes out."""
+        try:
+            staged = self._build(wanted)
+        except (errors.PeerError, errors.GroupTooLarge) as error:
+            await self._refused(str(error.fields.get("rule", error.code)), wanted.intents)
+            return None
+        verdict = judge(self.member.chain, LogEntry(0, staged.time, staged.record), self.group)
+        if verdict.kind not in ("commit", "founding"):
+            await self._refused(verdict.reason, wanted.intents)
+            return None
         async with self._services.store.transaction() as tx:
             await tx.put(state.STAGED, state.prefix(self.group) + staged.hash, state.encode_staged(staged))
         self.memory.staged[staged.hash] = staged

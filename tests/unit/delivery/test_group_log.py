@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from broker_crypto import errors, limits
@@ -63,8 +65,6 @@ async def test_two_founders_at_once_end_in_one_group(world: World) -> None:
 async def test_rotation_gives_every_member_the_same_new_epoch(world: World) -> None:
     ops, writer, reader = await trio(world)
     before = ops.group.authenticator
-    import asyncio
-
     task = asyncio.ensure_future(writer.group.rotate())
     await asyncio.sleep(0)
     await world.settle(writer, ops, reader)
@@ -88,8 +88,6 @@ async def test_rotation_is_due_after_the_interval(world: World) -> None:
 
 
 async def test_members_that_commit_at_once_end_equal_with_no_intent_lost(world: World) -> None:
-    import asyncio
-
     ops, writer, reader = await trio(world)
     wants = [asyncio.ensure_future(a.group.rotate()) for a in (ops, writer, reader)]
     await world.running(ops, writer, reader, until=lambda: all(w.done() for w in wants))
@@ -101,8 +99,6 @@ async def test_members_that_commit_at_once_end_equal_with_no_intent_lost(world: 
 @pytest.mark.parametrize("fate", ["lose_ack", "late", "never", "duplicate", "refuse"])
 async def test_whatever_an_append_answers_the_log_decides(world: World, fate: str) -> None:
     ops, writer, reader = await trio(world)
-    import asyncio
-
     world.broker.fates.append(fate)  # type: ignore[arg-type]
     task = asyncio.ensure_future(writer.group.rotate())
     await asyncio.sleep(0)
@@ -149,8 +145,6 @@ async def test_a_staged_commit_that_was_not_sent_is_sent_after_a_crash(world: Wo
     await writer.loop._stage(writer.loop._due().__class__("rotate"))
     again = await world.again(writer)
     assert len(again.loop.memory.staged) == 1
-    import asyncio
-
     task = asyncio.ensure_future(again.group.rotate())
     await asyncio.sleep(0)
     await world.settle(again, ops, reader)
@@ -293,3 +287,56 @@ async def test_thirty_agents_started_at_once_are_all_in(world: World) -> None:
 async def test_events_tell_each_epoch_once(world: World) -> None:
     ops, *_ = await trio(world)
     assert [e.epoch for e in ops.events if isinstance(e, EpochChanged)] == [0, 1, 2]
+
+
+async def test_an_own_commit_that_everybody_would_refuse_never_goes_out_and_its_intent_ends_refused(world: World) -> None:
+    ops, writer, reader = await trio(world)
+    world.clock.advance(91 * 86400)  # the certificates have ended
+    want = asyncio.ensure_future(writer.group.rotate())
+    await asyncio.sleep(0)
+    before = len(world.broker.entries("orders"))
+    wait = await writer.turn()
+    with pytest.raises(errors.GroupError, match="refused"):
+        await want
+    for _ in range(5):
+        await writer.turn()
+    assert len(world.broker.entries("orders")) == before
+    assert wait > 0
+    assert not isinstance(writer.loop.closed_by(), errors.LockedOut)
+
+
+async def test_a_newcomer_whose_certificate_has_ended_writes_nothing_and_tries_again_later(world: World) -> None:
+    await trio(world)
+    own = world.own("reader-2")
+    world.clock.advance(91 * 86400)
+    late = world.actor("reader-2", own=own)
+    before = len(world.broker.entries("orders"))
+    waits = [await late.turn() for _ in range(4)]
+    assert len(world.broker.entries("orders")) == before
+    assert all(0 < wait <= limits.RESYNC_MIN_SECONDS for wait in waits)
+    assert isinstance(late.loop.closed_by(), errors.GroupNotReady)
+
+
+async def test_an_early_record_makes_the_cursor_be_compared(world: World) -> None:
+    ops, writer, reader = await trio(world)
+    entries = world.broker.entries("orders")
+    log = world.broker.group_log()
+    await log.open("orders", create=False)
+    other = World(compare_and_set=world.broker.compare_and_set, seed=9)
+    o1, o2, o3 = other.actor("ops"), other.actor("writer-1"), other.actor("reader-1")
+    await other.settle(o1, o2, o3)
+    want = asyncio.ensure_future(o1.group.rotate())
+    await other.settle(o1, o2, o3)
+    await want
+    want = asyncio.ensure_future(o1.group.rotate())
+    await other.settle(o1, o2, o3)
+    await want
+    world.broker.replace("orders", entries[-1].position, record=entries[-1].record)
+    await log.append(other.broker.entries("orders")[-1].record, None)
+    await ops.turn()
+    assert "early" in ops.verdicts
+    world.broker.replace("orders", entries[-1].position, record=b"another")
+    world.clock.advance(limits.CURSOR_CHECK_SECONDS)
+    ops.loop.suspect()
+    with pytest.raises(errors.LogRolledBack):
+        await ops.turn()
