@@ -96,9 +96,9 @@ def check_fields(what: dict[str, Any], expected: set[str]) -> None:
 def unknown_fields(case: dict[str, Any]) -> set[str]:
     """Names that the format does not know, at every level of a case; they are passed over, and said to be."""
     found = set(case) - CASE
-    for item in case.get("external_psks", ()):
+    for item in case.get("external_psks") or ():
         found |= set(item) - PSK
-    for epoch in case.get("epochs", ()):
+    for epoch in case.get("epochs") or ():
         found |= set(epoch) - EPOCH
     return found
 
@@ -117,9 +117,10 @@ def own_key_package(suite: Suite, case: dict[str, Any]) -> joining.OwnKeyPackage
 
 def external_psks(case: dict[str, Any]) -> PskSecrets:
     """The external pre-shared keys of the case."""
-    for item in case["external_psks"]:
+    items = case["external_psks"] or []
+    for item in items:
         check_fields(item, PSK)
-    return PskSecrets({bytes.fromhex(item["psk_id"]): bytes.fromhex(item["psk"]) for item in case["external_psks"]})
+    return PskSecrets({bytes.fromhex(item["psk_id"]): bytes.fromhex(item["psk"]) for item in items})
 
 
 def compare(group: Group, expected: str) -> None:
@@ -157,7 +158,7 @@ class Client:
         resumption = {(self.group.public.group_id, self.group.epoch): self.group.resumption_psk}
         self.held = self.held.joined(PskSecrets(resumption=resumption))
         taken, refused = 0, []
-        for proposal in epoch["proposals"]:
+        for proposal in epoch["proposals"] or []:
             try:
                 self.group = stored(self.group.stage(bytes.fromhex(proposal)))
                 taken += 1

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from broker_crypto.crypto import suite as suite_of
 from tests.vectors import passive
+from tests.vectors.published_keys import signature_private
 from tests.vectors.vectors_path import load
 
 SUITES = range(1, 8)
@@ -106,3 +108,12 @@ def test_a_proposal_that_no_commit_needs_may_be_refused_and_one_that_it_needs_ma
     lacking["epochs"][1]["proposals"].pop()
     with pytest.raises(passive.Mismatch, match="epoch 1: the commit is refused"):
         passive.run_case(lacking)
+
+
+@pytest.mark.parametrize("suite", [1, 4, 5])
+def test_private_keys_may_be_written_in_either_published_form(suite: int) -> None:
+    case = next(case for case in load("passive-client-welcome") if case["cipher_suite"] == suite)
+    private = signature_private(suite_of(suite), case["signature_priv"])
+    other = b"\x00" + private.lstrip(b"\x00") if suite == 5 else private + suite_of(suite).signature_public_of(private)
+    assert other != bytes.fromhex(case["signature_priv"])
+    assert passive.run_case({**case, "signature_priv": other.hex()}).cases == 1

@@ -15,7 +15,7 @@ from broker_crypto.mls.framing import MLSMessage
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.mls.joining import Invitation, OwnKeyPackage, Predecessor
-from broker_crypto.mls.leaf import Extension, Lifetime
+from broker_crypto.mls.leaf import REQUIRED_CAPABILITIES, Extension, Lifetime
 from broker_crypto.mls.proposals import Add, PreSharedKey, ReInit
 from broker_crypto.mls.psk import ExternalPsk, PskSecrets, ResumptionPsk, Usage
 from broker_crypto.mls.ratchet_tree import RatchetTree
@@ -219,6 +219,14 @@ def test_a_group_info_must_be_signed_by_the_leaf_that_it_names(scene: Scene) -> 
 
 def test_a_tree_that_is_not_that_of_the_context_is_refused(scene: Scene) -> None:
     assert rule(lambda: scene.join(scene.sealed(scene.with_context(tree_hash=bytes(32))))) == "tree_hash"
+
+
+def test_a_group_extension_or_requirement_that_a_member_does_not_support_is_refused(scene: Scene) -> None:
+    unknown = scene.with_context(extensions=(Extension(0xF0FF, b""),))
+    assert rule(lambda: scene.join(scene.sealed(unknown))) == "leaf_group_extensions"
+    required = bytes.fromhex("02f0ff0000")  # one extension type, no proposal type, no credential type
+    demanding = scene.with_context(extensions=(Extension(REQUIRED_CAPABILITIES, required),))
+    assert rule(lambda: scene.join(scene.sealed(demanding))) == "leaf_required_capabilities"
 
 
 def test_a_lifetime_that_has_passed_is_refused_where_time_is_given() -> None:
