@@ -131,7 +131,7 @@ class NatsGroupLog:
             position = entry.position + 1
         while len(entries) < limit and position <= last.position:
             wanted = min(limit - len(entries), PULL_AT_ONCE)
-            more = await pull(self._api, STREAM, self._subject, position, wanted, last.position)
+            more = await pull(self._api, STREAM, self._subject, position, limit=wanted, last=last.position)
             entries += more
             position = more[-1].position + 1
         return entries

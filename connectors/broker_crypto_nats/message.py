@@ -10,6 +10,8 @@ from nats.aio.msg import Msg
 from broker_crypto.errors import BrokerCryptoError, NotBuilt
 from broker_crypto.records import Header, Opened, Security
 
+from .outgoing import REPLY
+
 if TYPE_CHECKING:
     from .gate import Gate
 
@@ -44,6 +46,9 @@ class SecureMsg:
         if opened is not None:
             self.data, self.headers, self.security = opened.payload, as_dict(opened.headers), opened.security
             self._receipt = opened.receipt
+            if self.headers and raw.reply and self.headers.get(REPLY) == raw.reply:  # ours; `reply` says it
+                del self.headers[REPLY]
+                self.headers = self.headers or None
         else:
             self.data, self.headers, self.security = (raw.data if error is None else None), raw.headers, None
 

@@ -19,7 +19,7 @@ from .jsapi import Api, Refused
 _IDLE_NS = 30 * 10**9  # the server drops the consumer by itself after this, should our delete be lost
 
 
-async def pull(api: Api, stream: str, subject: str, position: int, limit: int, last: int) -> list[LogEntry]:
+async def pull(api: Api, stream: str, subject: str, position: int, *, limit: int, last: int) -> list[LogEntry]:
     """At least one entry from `position` on, at most `limit`, none behind `last`, which the leader holds.
 
     BrokerUnavailable if the consumer does not reach `last` or `limit` in time, or if its own count shows a hole.

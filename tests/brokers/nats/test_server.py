@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import urllib.request
 from pathlib import Path
 
 import nats
@@ -51,6 +53,5 @@ def test_two_servers_at_once_take_two_ports(tmp_path: Path) -> None:
 
 
 def test_every_acknowledged_write_is_on_disk(tmp_path: Path) -> None:
-    with LocalServer(tmp_path / "s") as server:
-        assert "sync_interval: always" in (server.folder / "nats.conf").read_text()
-        assert server.url == f"nats://127.0.0.1:{server.port}"
+    with LocalServer(tmp_path / "s") as server, urllib.request.urlopen(f"{server.monitoring}/jsz?config=true") as answer:
+        assert json.load(answer)["config"]["sync_always"] is True

@@ -58,7 +58,10 @@ async def test_every_stream_that_holds_a_subject_is_told_and_no_other(nc: Client
     assert {fact.identity for fact in facts} == wanted
 
 
-@pytest.mark.parametrize(("settings", "compacted"), [({"max_msgs_per_subject": 1}, True), ({"max_msgs_per_subject": 9}, False), ({}, False)])
+KEEPING = [({"max_msgs_per_subject": 1}, True), ({"max_msgs_per_subject": 9}, False), ({}, False)]
+
+
+@pytest.mark.parametrize(("settings", "compacted"), KEEPING)
 async def test_a_stream_that_keeps_the_last_of_each_subject_for_good_is_compacted(
     nc: Client, settings: dict[str, object], compacted: bool
 ) -> None:
