@@ -123,11 +123,9 @@ def published(public: PublicGroup, epoch: key_schedule.EpochSecrets, *, ratchet_
     return tuple(extensions)
 
 
-def welcome_for(made: Made, info: GroupInfo, random: Random) -> Welcome | None:
-    """The Welcome for those whom the commit adds, None where it adds nobody. `info` is the signed GroupInfo of the new epoch."""
+def welcome_for(made: Made, info: GroupInfo, random: Random) -> Welcome:
+    """The Welcome for those whom the commit adds. `info` is the signed GroupInfo of the new epoch."""
     packages = [add.key_package for add in made.changes.of(Add)]
-    if not packages:
-        return None
     newcomers = [Newcomer(package, _shared_secret(made, leaf)) for package, leaf in zip(packages, made.changes.added, strict=True)]
     return welcome.seal(made.epoch, info, newcomers, psks=made.changes.psks, random=random)
 

@@ -213,8 +213,8 @@ class Group:
         made = committing.make(self.public, committer, draft, random)
         message, current = self._protect(made.signed, random)
         group = _entered(made, leaf_private if path else self.signature_private, {**self.keys, **made.keys})
-        info = group.group_info(ratchet_tree=True)
-        return StagedCommit(MLSMessage(message).encode(), group, committing.welcome_for(made, info, random), current)
+        welcome = committing.welcome_for(made, group.group_info(ratchet_tree=True), random) if made.changes.added else None
+        return StagedCommit(MLSMessage(message).encode(), group, welcome, current)
 
     def _draft(
         self, proposals: Sequence[Proposal], references: Sequence[bytes], own: OwnLeaf | None, *, path: bool, psks: psk.PskSecrets

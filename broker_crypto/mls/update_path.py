@@ -5,7 +5,7 @@ Source: RFC 9420 section 7.6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from broker_crypto.mls.leaf import LeafNode
@@ -52,15 +52,23 @@ class UpdatePath:
 
     leaf_node: LeafNode
     nodes: tuple[UpdatePathNode, ...]
+    _encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     def encode(self) -> bytes:
-        """As on the wire."""
-        return self.leaf_node.encode() + tls.vector(node.encode() for node in self.nodes)
+        """As on the wire; made once, since signature, tag and transcript all cover it."""
+        encoded = self._encoded
+        if encoded is None:
+            encoded = self.leaf_node.encode() + tls.vector(node.encode() for node in self.nodes)
+            object.__setattr__(self, "_encoded", encoded)
+        return encoded
 
     @classmethod
     def read(cls, reader: tls.Reader) -> Self:
         """The next UpdatePath."""
-        return cls(LeafNode.read(reader), tuple(reader.vector(UpdatePathNode.read)))
+        start = reader.offset
+        path = cls(LeafNode.read(reader), tuple(reader.vector(UpdatePathNode.read)))
+        object.__setattr__(path, "_encoded", reader.since(start))
+        return path
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

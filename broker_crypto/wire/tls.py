@@ -107,13 +107,14 @@ class Reader:
     def length(self) -> int:
         """A variable-size length, minimal."""
         first = self.u8()
+        if first < 0x40:
+            return first
         prefix = first >> 6
         if prefix == 3:
             raise MalformedInput("a vector length begins with the bits 11")
-        n = first & 0x3F
-        for _ in range((1 << prefix) - 1):
-            n = n << 8 | self.u8()
-        if prefix and n < (0x40, 0x4000)[prefix - 1]:
+        more = (1 << prefix) - 1
+        n = (first & 0x3F) << 8 * more | int.from_bytes(self.take(more), "big")
+        if n < (0x40, 0x4000)[prefix - 1]:
             raise MalformedInput("a vector length is not minimal")
         return n
 
