@@ -10,6 +10,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
+import mls_rs_uniffi as mls_rs
 import pytest
 
 from broker_crypto.crypto import suite as suite_of
@@ -22,8 +23,6 @@ from broker_crypto.mls.proposals import Add, Remove
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.mls.welcome import Welcome
 from tests.support.members import own_leaf
-
-mls_rs = pytest.importorskip("mls_rs_uniffi", reason="agentvault-mls-rs-uniffi of the interop extra is not installed")
 
 SUITE = suite_of(1)
 random = secrets.token_bytes
