@@ -27,6 +27,8 @@ _KINDS: Final = {
     "dict_type": "a mapping of names",
     "model_type": "a mapping of names",
     "model_attributes_type": "a mapping of names",
+    "string_too_short": "text that is not empty",
+    "too_short": "a list that is not empty",
 }
 _QUOTED: Final = re.compile(r"'([^']*)'")
 _SECRET: Final = frozenset(("password", "token"))
@@ -34,8 +36,16 @@ _SECRET: Final = frozenset(("password", "token"))
 
 def complaints(error: ValidationError, raw: Node) -> list[PolicyError]:
     """One PolicyError for each thing that the models refuse, in the order of the file. `raw` is the tree before replacing."""
-    found = [_complaint(detail, raw) for detail in error.errors(include_url=False, include_input=False)]
+    details = error.errors(include_url=False, include_input=False)
+    found = [_complaint(detail, raw) for detail in details if not _follows(detail, details)]
     return sorted(found, key=lambda problem: (problem.fields["line"] or 0, problem.fields["column"] or 0))
+
+
+def _follows(detail: ErrorDetails, all_of_them: list[ErrorDetails]) -> bool:
+    """True for a list that is too short only because its items are wrong."""
+    path = detail["loc"]
+    below = (other for other in all_of_them if other["loc"][: len(path)] == path and other is not detail)
+    return detail["type"] == "too_short" and any(below)
 
 
 def _complaint(detail: ErrorDetails, raw: Node) -> PolicyError:
