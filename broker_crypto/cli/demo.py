@@ -39,14 +39,24 @@ def command(out: Output, broker: str, records: int) -> None:
 
 
 async def _interruptible(out: Output, folder: Path, records: int) -> Result:
-    """SIGTERM ends the demo as Ctrl-C does: whatever was started is ended first."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await tell(out.say, folder, records)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    """Ctrl-C and SIGTERM end the demo: whatever was started is ended first.
+
+    A cancellation may be lost in a library below (asyncio.wait_for of Python 3.11 returns a result that comes with it), so it
+    is said again until it is heard.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    telling, stopping = asyncio.ensure_future(tell(out.say, folder, records)), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((telling, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    while not telling.done():
+        telling.cancel()
+        await asyncio.wait((telling,), timeout=2)
+    if stop.is_set():
+        await asyncio.gather(telling, return_exceptions=True)
+        raise KeyboardInterrupt
+    return await telling
 
 
 def _show(out: Output, result: Result) -> None:

@@ -46,7 +46,7 @@ class Worker:
         self.refused: Counter[str] = Counter()
         self.marked: Counter[str] = Counter()
         self.reading: asyncio.Task[None] | None = None
-        self.done = 0
+        self.done, self.stopping = 0, False
         agent.on(Refused, lambda event: self.refused.update((event.code,)))
         agent.on(Marked, lambda event: self.marked.update(("duplicate",) if event.duplicate else ("gap",)))
         agent.on(EpochChanged, lambda event: say(event="epoch", epoch=event.epoch, by=event.committer))
@@ -86,8 +86,15 @@ class Worker:
         self.reading.add_done_callback(_tell_why)
         return {}
 
+    async def stop(self) -> None:
+        """End what is under way. nats-py may keep a cancellation to itself while its server is gone, so the flag says it too."""
+        self.stopping = True
+        if self.reading is not None:
+            self.reading.cancel()
+            await asyncio.gather(self.reading, return_exceptions=True)
+
     async def _read(self, sub: Any) -> None:
-        while True:
+        while not self.stopping:
             try:
                 messages = await sub.fetch(256, timeout=1)
             except TimeoutError:  # the client's own, or asyncio's: nats-py raises either when nothing came
@@ -139,21 +146,27 @@ def say(**what: Any) -> None:
 
 
 async def obey(worker: Worker, stdin: asyncio.StreamReader) -> None:
-    """Commands until `stop` or the end of stdin: whoever started this process is gone then."""
+    """Commands until `stop` or the end of stdin: whoever started this process is gone then, and what is under way is given up."""
+    under_way: asyncio.Task[None] | None = None
     while line := await stdin.readline():
         command = json.loads(line)
         name = command.pop("do")
         if name == "stop":
             break
-        try:
-            result = await getattr(worker, name)(**command)
-        except Exception as error:  # told to whoever started it, who ends the demo
-            say(failed=name, error=f"{type(error).__name__}: {error}")
-        else:
-            say(done=name, **result)
-    if worker.reading is not None:
-        worker.reading.cancel()
-        await asyncio.gather(worker.reading, return_exceptions=True)
+        under_way = asyncio.ensure_future(carry_out(worker, name, command))
+    if under_way is not None:
+        under_way.cancel()
+        await asyncio.gather(under_way, return_exceptions=True)
+    await worker.stop()
+
+
+async def carry_out(worker: Worker, name: str, details: dict[str, Any]) -> None:
+    try:
+        result = await getattr(worker, name)(**details)
+    except Exception as error:  # told to whoever started it, who ends the demo
+        say(failed=name, error=f"{type(error).__name__}: {error}")
+    else:
+        say(done=name, **result)
 
 
 async def run(folder: Path, name: str, url: str) -> None:
@@ -164,7 +177,7 @@ async def run(folder: Path, name: str, url: str) -> None:
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     async with Agent.open(folder / "policy.yaml", identity=f"agent://demo/{name}") as agent:
-        raw = await nats.connect(url)
+        raw = await nats.connect(url, allow_reconnect=False)  # the demo's server is there or the demo is over
         client = SecureNats(raw, agent)
         await obey(Worker(name, folder, agent, client.jetstream(), raw), stdin)
         await client.close()

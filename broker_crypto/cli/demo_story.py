@@ -119,18 +119,27 @@ async def _kill_in_mid_stream(say: Say, stage: Stage) -> None:
     for name in ("ops", "checkout", "billing"):
         await cast[name].ask("read", ack_wait=ACK_WAIT)
     say(f"ops and checkout publish {half:,} orders each; ops, checkout and billing read")
-    publishing = [asyncio.ensure_future(cast[name].ask("publish", first=0, count=half)) for name in PRODUCERS]
-    await cast["billing"].has_read(half * 2 // 3)
+    publishing = asyncio.gather(*(cast[name].ask("publish", first=0, count=half) for name in PRODUCERS))
+    try:
+        await _kill_and_start(say, stage, half * 2 // 3)
+        told = await publishing
+    finally:
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+    stage.result.published += sum(answer["count"] for answer in told)
+    rotated = await cast["checkout"].ask("rotate")
+    say(f"checkout renewed its keys: epoch {rotated['epoch']}")
+
+
+async def _kill_and_start(say: Say, stage: Stage, after: int) -> None:
+    cast = stage.cast
+    await cast["billing"].has_read(after)
     await cast["billing"].kill()
     say("billing was killed (SIGKILL) in mid-stream")
     await cast["billing"].start(stage.url)
     back = await cast["billing"].ask("ready")
     await cast["billing"].ask("read", ack_wait=ACK_WAIT)
     say(f"billing is back from its own store, in epoch {back['epoch']}, and reads on")
-    told = await asyncio.gather(*publishing)
-    stage.result.published += sum(answer["count"] for answer in told)
-    rotated = await cast["checkout"].ask("rotate")
-    say(f"checkout renewed its keys: epoch {rotated['epoch']}")
 
 
 async def _come_late(say: Say, stage: Stage) -> int:

