@@ -122,6 +122,8 @@ def warnings(policy: Policy) -> Iterator[str]:
         yield from _group_warnings(group)
     types = {broker.type for broker in policy.brokers.values()}
     for rule in policy.rules:
+        if rule.plain_fingerprints and rule.plaintext == "refuse":
+            yield f"topic `{rule.name}`: `plain_fingerprints` has no effect while `plaintext` is refuse"
         needed = "nats" if rule.subjects else "kafka"
         if types and needed not in types:
             has = "has" if rule.subjects else "has no"

@@ -231,6 +231,6 @@ def _subject(rule: Rule, subject: str) -> Rule | None:
 def _fill(identity: str, captured: Mapping[str, str]) -> str:
     for name, part in captured.items():
         identity = identity.replace(f"{{{name}}}", part)
-    if not names.is_identity(identity):
-        raise PolicyError("the subject does not give a canonical identity", identity=identity)
+    if not names.is_identity(identity) or any("/" in part for part in captured.values()):
+        raise PolicyError("the subject does not give a canonical identity: a token stands for one part of it", identity=identity)
     return identity
