@@ -1,7 +1,7 @@
 """Pull consumers: a fetched batch is opened in one call, and handed out in the order of the stream.
 
-What is fetched goes into a backlog first and leaves it only when it is returned or raised. So a cancelled or timed-out call
-loses nothing, and what lies behind a refused or waiting record comes with a later call, not before it: an application that
+What comes goes into a backlog first and leaves it only when it is returned or raised. So a cancelled or timed-out call loses
+nothing, and what lies behind a refused or waiting record comes with a later call, not before it: an application that
 acknowledges everything up to a message (AckPolicy.ALL) must never skip one that it has not seen.
 """
 
@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js.client import JetStreamContext
+from nats.aio.subscription import Subscription
+from nats.js.api import ConsumerInfo
+from nats.js.errors import FetchTimeoutError
 
 from broker_crypto.errors import BrokerCryptoError
 from broker_crypto.limits import HOLD_SECONDS
 from broker_crypto.records import Behind
 
+from .asking import PullRequests
 from .incoming import Outcome, Receiver
 from .message import SecureMsg
 from .names import PULL_SUBSCRIPTION, Guarded
-from .waiting import end_of, left_of, take, within
+from .waiting import end_of, take, within
 
 if TYPE_CHECKING:
     from .gate import Gate
@@ -40,18 +44,24 @@ class _Fetched:
 
 
 class SecurePullSubscription(Guarded):
-    """`PullSubscription` whose `fetch` gives SecureMsg."""
+    """`PullSubscription` whose `fetch` gives SecureMsg. `next_subject` is where the consumer is asked for messages."""
 
     _names = PULL_SUBSCRIPTION
+    _inner: Subscription
 
-    def __init__(self, gate: Gate, inner: JetStreamContext.PullSubscription, receiver: Receiver) -> None:
-        self._gate = gate
-        self._inner = inner
+    def __init__(self, gate: Gate, receiver: Receiver, next_subject: str, info: Callable[[], Awaitable[ConsumerInfo]]) -> None:
         self._receiver = receiver
+        self._info = info
+        self._requests = PullRequests(gate.nc, next_subject, self._hold)
         self._backlog: deque[_Fetched] = deque()
         self._turn = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self, prefix: bytes | None, **limits: Any) -> None:
+        """Learn of the consumer and subscribe. BrokerUnavailable and the client's own errors."""
+        await self._receiver.start(self._info)
+        self._inner = await self._requests.open(prefix, **limits)
 
     async def fetch(self, batch: int = 1, timeout: float | None = 5, heartbeat: float | None = None) -> list[SecureMsg]:
         """Up to `batch` opened messages. nats.errors.TimeoutError if none can be opened in time.
@@ -68,13 +78,20 @@ class SecurePullSubscription(Guarded):
         try:
             while True:
                 if not self._backlog:
-                    fetched = await self._inner.fetch(batch, left_of(end), heartbeat)
-                    self._backlog.extend(_Fetched(raw) for raw in fetched)
+                    await self._requests.fill(batch, end, heartbeat)
+                if not self._backlog:
+                    raise FetchTimeoutError if self._requests.heard else nats.errors.TimeoutError
                 messages = await self._take(batch, end)
                 if messages:
                     return messages
         finally:
             self._turn.release()
+            self._keep_backlog()
+
+    def _hold(self, raw: Msg) -> None:
+        self._backlog.append(_Fetched(raw))
+        if not self._turn.locked():  # of a call that was cancelled
+            self._keep_backlog()
 
     async def _take(self, batch: int, end: float | None) -> list[SecureMsg]:
         """Messages from the front of the backlog, none if what lies there was passed over."""
@@ -90,10 +107,10 @@ class SecurePullSubscription(Guarded):
             if outcome is None or type(outcome) is Behind or (messages and isinstance(outcome, BrokerCryptoError)):
                 break  # waited for, or told, by the next call
             self._backlog.popleft()
-            message = await self._receiver.finish(outcome, entry.raw)
+            message = outcome if type(outcome) is SecureMsg else await self._receiver.finish(outcome, entry.raw)
             if message is not None:
                 messages.append(message)
-        self._keep_backlog()
+        await self._receiver.stored()
         return messages
 
     def _open(self, entries: list[_Fetched], final: bool = False) -> None:
@@ -127,6 +144,18 @@ class SecurePullSubscription(Guarded):
             await self._receiver.keep_alive([entry.raw for entry in self._backlog])
         if self._reading is None and not self._turn.locked():
             self._backlog.clear()
+
+    @property
+    def pending_msgs(self) -> int:
+        """Messages that have come and were not handed out."""
+        return len(self._backlog) + self._inner.pending_msgs
+
+    @property
+    def pending_bytes(self) -> int:
+        return sum(len(entry.raw.data) for entry in self._backlog) + self._inner.pending_bytes
+
+    async def consumer_info(self) -> ConsumerInfo:
+        return await self._info()
 
     async def unsubscribe(self) -> None:
         """As the client's; what waits in the backlog is put back for another consumer at once."""

@@ -6,6 +6,7 @@ from nats.aio.client import Client
 
 from broker_crypto.errors import NoPolicy, NotBuilt
 
+from .acks import Acks
 from .front import Channel, Front
 from .outgoing import Outbox, check_size
 
@@ -19,6 +20,7 @@ class Gate:
         self.nc = nc
         self.front = front
         self.broker = ""
+        self.acks = Acks(nc)
         self.outbox = Outbox(nc, front, self.report)
         self._inboxes = ("_INBOX.", nc.new_inbox().rpartition(".")[0] + ".")
 

@@ -131,8 +131,10 @@ class Receiver:
 
     def _channel(self, raw: Msg) -> Channel | None:
         """None for what passes as it came."""
-        if not raw.data and (self._headers_only or (raw.headers and "Status" in raw.headers)):
+        if not raw.data and (self._headers_only or (raw.headers and "Status" in raw.headers and not raw.reply.startswith(ACK))):
             return None
+        if self._identity is not None and not raw.reply.startswith(ACK):
+            raise Relocated("the message did not come through its consumer", subject=raw.subject)
         if self._gate.passes(raw.subject) or self._gate.is_inbox(raw.subject):
             return None
         return self._gate.channel(raw.subject)
@@ -149,8 +151,6 @@ class Receiver:
         if self._identity is None:
             outer = None if reply.startswith(ACK) else reply
             return Place(channel.topic, -1, raw.subject, None, None, outer), raw.data, headers
-        if not reply.startswith(ACK):
-            raise Relocated("the message did not come through its consumer", topic=channel.topic, subject=raw.subject)
         position = (self._identity.value, sequence_of(reply))
         return Place(channel.topic, -1, raw.subject, None, position, None), raw.data, headers
 
@@ -168,16 +168,14 @@ class Receiver:
 
     def _refused(self, error: BrokerCryptoError, raw: Msg) -> Outcome:
         """What the policy says of a refused record; asked once a record. What is no record's fault is always raised."""
-        if isinstance(error, RecordRefused) and self._gate.front.judge(error) == Decision.SKIP:
+        if isinstance(error, RecordRefused) and "topic" in error.fields and self._gate.front.judge(error) == Decision.SKIP:
             return SKIPPED
         error.message = SecureMsg(self._gate, raw, None, error)  # type: ignore[attr-defined]
         return error
 
     async def finish(self, outcome: Outcome, raw: Msg) -> SecureMsg | None:
         """What is handed out, None for nothing; raises what is to be raised. `outcome` is not Behind."""
-        if self._rows:
-            rows, self._rows = self._rows, []
-            await self._gate.front.durable(rows)
+        await self.stored()
         if isinstance(outcome, SecureMsg):
             return outcome
         if isinstance(outcome, BrokerCryptoError):
@@ -185,6 +183,12 @@ class Receiver:
         if isinstance(outcome, PassedOver) and raw.reply.startswith(ACK) and not raw.is_acked:
             await (raw.term() if outcome.term else raw.ack())
         return None
+
+    async def stored(self) -> None:
+        """What opening left to be durable is, before anything is handed out."""
+        if self._rows:
+            rows, self._rows = self._rows, []
+            await self._gate.front.durable(rows)
 
     async def catch_up(self, behind: Behind, held: Sequence[Msg]) -> None:
         """Read the group log to its head; meanwhile the server is told that the held messages are in work."""

@@ -6,6 +6,7 @@ part of judging a removed sender's records, and how long a message may wait is t
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 from nats.js import api
 from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
 from nats.js.manager import JetStreamManager
 
 from broker_crypto.errors import BrokerCryptoError, NotBuilt
@@ -149,12 +151,12 @@ class SecureJetStream(SecureJetStreamManager):
         self, subject: str, sealed: Sealed, timeout: float | None, stream: str | None, msg_ttl: float | None
     ) -> api.PubAck:
         headers = outer_headers(sealed.headers)
-        if stream is not None or msg_ttl is not None:  # the client writes these two among the headers
-            headers = headers or {}
-            check_size(self._nc, sealed.data, {**headers, "Nats-Expected-Stream": stream or "", "Nats-TTL": "0" * 20})
-        else:
-            check_size(self._nc, sealed.data, headers)
-        return await self._inner.publish(subject, sealed.data, timeout, stream, headers, msg_ttl)
+        if stream is not None:
+            headers = {**(headers or {}), api.Header.EXPECTED_STREAM.value: stream}
+        if msg_ttl is not None:
+            headers = {**(headers or {}), api.Header.MSG_TTL.value: str(int(msg_ttl))}
+        check_size(self._nc, sealed.data, headers)
+        return await self._gate.acks.publish(subject, sealed.data, headers, self._api.timeout if timeout is None else timeout)
 
     async def subscribe(  # tidy: the client's own signature
         self,
@@ -234,25 +236,41 @@ class SecureJetStream(SecureJetStreamManager):
         """As the client's."""
         self._gate.check(subject)
         stream = stream or await self._inner.find_stream_name_by_subject(subject)
-        receiver, _ = await self._receiver(stream, whole=None if durable else subject)
-        return await self._pulled(await self._inner.pull_subscribe(subject, durable, stream, config, **how), receiver)
+        name = durable or secrets.token_hex(11)
+        if not durable or not await self._exists(stream, durable):
+            wanted = (config or api.ConsumerConfig()).evolve(name=name, durable_name=durable)
+            if not wanted.filter_subjects:
+                wanted = wanted.evolve(filter_subject=subject)
+            await self._inner.add_consumer(stream, config=wanted)
+        return await self._pull(stream, name, whole=None if durable else subject, **how)
+
+    async def _exists(self, stream: str, consumer: str) -> bool:
+        try:
+            await self._inner.consumer_info(stream, consumer)
+        except NotFoundError:
+            return False
+        return True
 
     async def pull_subscribe_bind(
         self, consumer: str | None = None, stream: str | None = None, inbox_prefix: bytes | None = None, **how: Any
     ) -> SecurePullSubscription:
         """As the client's."""
+        named = how.pop("name", None)
+        name = how.pop("durable", None) or named or consumer
         if not stream:
             raise ValueError("nats: stream name is required")
-        receiver, _ = await self._receiver(stream)
-        return await self._pulled(await self._inner.pull_subscribe_bind(consumer, stream, inbox_prefix, **how), receiver)
+        if not name:
+            raise ValueError("nats: consumer name is required")
+        return await self._pull(stream, name, inbox_prefix=inbox_prefix, **how)
 
-    async def _pulled(self, inner: JetStreamContext.PullSubscription, receiver: Receiver) -> SecurePullSubscription:
-        try:
-            await receiver.start(inner.consumer_info)
-        except BaseException:
-            await _give_up(inner)
-            raise
-        return SecurePullSubscription(self._gate, inner, receiver)
+    async def _pull(
+        self, stream: str, name: str, *, whole: str | None = None, inbox_prefix: bytes | None = None, **limits: Any
+    ) -> SecurePullSubscription:
+        receiver, _ = await self._receiver(stream, whole=whole)
+        asked = f"{self._api.prefix}.CONSUMER.MSG.NEXT.{stream}.{name}"
+        subscription = SecurePullSubscription(self._gate, receiver, asked, lambda: self._inner.consumer_info(stream, name))
+        await subscription.start(inbox_prefix, **limits)
+        return subscription
 
 
 async def _give_up(subscription: Any) -> None:
