@@ -38,11 +38,12 @@ class Worker:
     def __init__(self, name: str, folder: Path, root: str, agent: Agent, nc: SecureNats) -> None:
         self.name, self.root, self.agent, self.nc, self.js = name, root, agent, nc, nc.jetstream()
         self.ledger_path = folder / f"{name}.ledger"
-        self.ledger = os.open(self.ledger_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        self.ledger = _appended(self.ledger_path)
+        self.sent_path = folder / f"{name}.sent"
         self.refused: Counter[str] = Counter()
         self.reading: asyncio.Task[None] | None = None
         self.writing: asyncio.Task[None] | None = None
-        self.sent, self.writing_on, self.reading_on = 0, False, False
+        self.writing_on = self.reading_on = False
         agent.on(Refused, lambda event: self.refused.update((event.code,)))
         agent.on(Joined, lambda event: say(event="joined", name=name, epoch=event.epoch, again=event.again, at=time.time()))
         agent.on(LockedOut, lambda event: say(event="locked_out", name=name, epoch=event.epoch, reason=event.reason))
@@ -60,21 +61,29 @@ class Worker:
         await self.agent.groups[self.root].rotate()
         return self.state()
 
-    async def write(self, first: int) -> dict[str, Any]:
-        """Publish from now on, one record after the other; each is told once it is acknowledged."""
-        self.sent, self.writing_on = first, True
+    @property
+    def sent(self) -> int:
+        """How many records of this agent the broker has acknowledged, in this process and in those before."""
+        return self.sent_path.stat().st_size if self.sent_path.exists() else 0
+
+    async def write(self) -> dict[str, Any]:
+        """Publish from now on, one record after the other, behind the last that was acknowledged."""
+        self.writing_on = True
         self.writing = asyncio.ensure_future(self._write())
         self.writing.add_done_callback(_tell_why)
         return {}
 
     async def _write(self) -> None:
+        number, file = self.sent, _appended(self.sent_path)
         while self.writing_on:  # the client may keep a cancellation to itself
             try:
-                await self.js.publish(f"{self.root}.o.{self.name}", f"{self.name} {self.sent}".encode())
+                await self.js.publish(f"{self.root}.o.{self.name}", f"{self.name} {number}".encode())
             except TimeoutError:  # not acknowledged: sent again
                 continue
-            self.sent += 1
+            os.write(file, b".")
+            number += 1
             await asyncio.sleep(0.002)
+        os.close(file)
 
     async def pause(self) -> dict[str, Any]:
         """Stop publishing; how far it came."""
@@ -123,6 +132,10 @@ class Worker:
         await _end(self.writing)
         await self.nc.close()
         os.close(self.ledger)
+
+
+def _appended(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:
