@@ -63,9 +63,16 @@ def write(path: Path, key: PrivateKey, *, replace: bool = False) -> None:
     write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), replace=replace)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing, for the owner alone (`mkdir(parents=True)` opens them to all)."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
-    """Write a file of mode 0600 whole or not at all, its folder made with 0700. UsageError if it exists and not `replace`."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write a file of mode 0600 whole or not at all, its folders made with 0700. UsageError if it exists and not `replace`."""
+    make_folder(path.parent)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

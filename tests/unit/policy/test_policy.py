@@ -17,8 +17,8 @@ from broker_crypto.policy.rules import strongest
 from broker_crypto.policy.schema import schema
 from broker_crypto.policy.sections import File
 from tests.support import policies, policy_page
-from tests.test_docs import ROOT
 
+ROOT = policy_page.PAGE.parents[1]
 TEMPLATE = Path(__file__).parent / "data" / "agent-crypto-config.yaml"
 AGENT = """
 agent: {identity: "agent://acme/billing", certificate: x.pem, private_key: x.key}
