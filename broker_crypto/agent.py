@@ -302,7 +302,7 @@ class Agent:
         await loop.load()
         await loop.run()
 
-    def _publish(self, group: str, view: GroupView, closed: errors.GroupError | None) -> None:
+    def _publish(self, group: str, view: GroupView, closed: errors.BrokerCryptoError | None) -> None:
         running = self._running.get(group)
         if running is None:
             return

@@ -39,7 +39,7 @@ class Services:
     clock: Clock
     random: Random
     report: Callable[[Event], None]
-    publish: Callable[[GroupView, errors.GroupError | None], None]
+    publish: Callable[[GroupView, errors.BrokerCryptoError | None], None]
     count: Callable[[str], None]  # a commit's verdict
 
 
@@ -52,6 +52,7 @@ class GroupLoop:
         self.memory = GroupMemory(Membership(group))
         self.head = 0
         self.clock_off_ms = 0
+        self.trouble: errors.BrokerCryptoError | None = None  # what ended the last turn; None where it went well
         self._services = services
         self._log: GroupLog | None = None
         self._log_id = ""
@@ -67,6 +68,7 @@ class GroupLoop:
         self._lost = 0
         self._refusals = 0
         self._hold_until = 0.0
+        self._refused_for = ""
         self._suspicious = False
         self._compared_at = -limits.CURSOR_CHECK_SECONDS
 
@@ -76,9 +78,20 @@ class GroupLoop:
     def member(self) -> Membership:
         return self.memory.member
 
-    def closed_by(self) -> errors.GroupError | None:
-        """Why this agent may not seal in the group now."""
-        return views.closed_by(self.member, self.own.identity)
+    def closed_by(self) -> errors.BrokerCryptoError | None:
+        """Why this agent may not seal in the group now.
+
+        A broker out of reach does not stop a member; a log that cannot be followed for another reason does.
+        """
+        error, trouble = views.closed_by(self.member, self.own.identity), self.trouble
+        waiting = error is not None and error.retriable
+        if trouble is not None and not trouble.retriable and (error is None or waiting):
+            return trouble
+        if isinstance(error, errors.GroupNotReady):
+            held_up = trouble or (self._refused_for and f"it would be refused: {self._refused_for}")
+            if held_up:
+                return errors.GroupNotReady(group=self.group, missing=f"{error.fields['missing']}; {held_up}")
+        return error
 
     def use(self, log: GroupLog | None) -> None:
         """Take another connection's log (the one before closed), or none."""
@@ -96,7 +109,7 @@ class GroupLoop:
         self._publish()
 
     async def run(self) -> None:
-        """Follow the log until `close`. A broker out of reach is waited for, growing from 0.1 s to 5 s."""
+        """Follow the log until `close`. Whatever is in the way is shown by `trouble` and tried again, after 0.1 s growing to 5 s."""
         patience = _PATIENCE[0]
         try:
             while not self._closing:
@@ -105,16 +118,28 @@ class GroupLoop:
                     await self._close_retired()
                     wait = await self.turn()
                     patience = _PATIENCE[0]
-                except (errors.BrokerUnavailable, errors.StoreUnavailable):
-                    self._opened = False
-                    wait, patience = patience, min(patience * 2, _PATIENCE[1])
+                    self._meet(None)
                 except (errors.LogRolledBack, errors.GroupLogTruncated) as error:
                     await self._halt(error)
                     wait = plan.FOREVER
+                except errors.BrokerCryptoError as error:
+                    self._opened = False
+                    self._meet(error)
+                    wait, patience = patience, min(patience * 2, _PATIENCE[1])
                 await self._rest(wait)
         finally:
             self.use(None)
             await self._close_retired()
+
+    def _meet(self, trouble: errors.BrokerCryptoError | None) -> None:
+        if (trouble is None) != (self.trouble is None) or str(trouble) != str(self.trouble):
+            self.trouble = trouble
+            self._publish()
+
+    def fail(self, error: Exception) -> None:
+        """`load` or `run` ended with a fault: nobody seals behind it, nobody waits for it."""
+        fault = errors.GroupError("following the group ended", group=self.group, fault=type(error).__name__)
+        self._meet(error if isinstance(error, errors.BrokerCryptoError) and not error.retriable else fault)
 
     async def _close_retired(self) -> None:
         while self._retired:
@@ -155,7 +180,14 @@ class GroupLoop:
                 raise errors.GroupError("the group's log refused it", group=self.group, reason=refused)
             if self._closing:
                 raise errors.AgentClosed()
+            self._raise_if_hopeless()
             await self.changed()
+
+    def _raise_if_hopeless(self) -> None:
+        """Raise what keeps every intent from being settled: a halt, no place in the group, a log that cannot be followed."""
+        for error in (self.trouble, views.closed_by(self.member, self.own.identity)):
+            if error is not None and not error.retriable and not isinstance(error, errors.MayNotWrite):
+                raise error
 
     async def _forget(self, *intents: bytes) -> None:
         async with self._services.store.transaction() as tx:
@@ -252,7 +284,7 @@ class GroupLoop:
             self._dead.clear()
             self._sent_at.clear()
             self._lost = self._refusals = 0
-            self._hold_until = 0.0
+            self._hold_until, self._refused_for = 0.0, ""
         await self._own_verdicts(change.refused)
         for event in change.events:
             self._services.report(event)
@@ -273,11 +305,13 @@ class GroupLoop:
     async def _refused(self, reason: str, intents: tuple[bytes, ...]) -> None:
         """Hold back: at once again after a first refusal for time, else after 10 s, doubling to 10 min. Intents end but for time."""
         self._refusals += 1
+        self._refused_for = reason
         tries = self._refusals - (1 if reason == "time" else 0)
         if tries > 0:
             hold = min(limits.RESYNC_MIN_SECONDS * 2.0 ** (tries - 1), limits.RESYNC_MAX_SECONDS)
             self._hold_until = self._services.clock.monotonic() + hold
         ended = [replace(self.memory.intents[i], refused=reason) for i in intents if i in self.memory.intents]
+        self._publish()
         if reason == "time" or not ended:
             return
         async with self._services.store.transaction() as tx:
