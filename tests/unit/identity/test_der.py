@@ -42,7 +42,10 @@ def test_lengths_have_one_encoding(content: bytes) -> None:
     ("rule", "data"),
     [
         *(("der.end", data) for data in ("", "30", "300302", "04820100")),
-        *(("der.length", data) for data in ("3080", "30800000", "308100", "30817f", "30820080", "3081", "30ff", "3085000000000100")),
+        *(
+            ("der.length", data)
+            for data in ("3080", "30800000", "308100", "30817f", "30820080", "3081", "30ff", "3085000000000100", "30850100000000")
+        ),
         *(("der.tag", data) for data in ("1f0100", "1f81000100", "bf0100", "ff")),
     ],
 )
