@@ -62,11 +62,11 @@ class Health:
 
 @dataclass(slots=True)
 class _Running:
-    """A group that this agent follows, the broker of its log, its task, and the channels that seal for it."""
+    """A group that this agent follows, the connection that supplies its log, its task, and the channels that seal for it."""
 
     loop: GroupLoop
     section: GroupSection
-    broker: str
+    supplier: Connection | None
     task: asyncio.Task[None]
     channels: list[TopicChannel]
     view: GroupView
@@ -148,23 +148,28 @@ class Agent:
         return MappingProxyType({name: Group(running.loop) for name, running in self._running.items()})
 
     async def ready(self, topic: str | None = None, timeout: float | None = None) -> None:
-        """Return when this agent is a member of the topic's group (None: of all that are followed).
+        """Return when this agent is a member of the topic's group (None: of every group that it follows or its file gives it a role in).
 
         Raises GroupNotReady, naming what is missing, after `timeout` s (None: no limit), and at once where waiting cannot help.
         """
         self._open_or_raise()
-        running = list(self._running.values()) if topic is None else self._group_of(topic)
-        for one in running:
-            try:
-                await asyncio.wait_for(self._reached(one), timeout)
-            except TimeoutError:
-                raise one.loop.closed_by() or errors.GroupNotReady(group=one.loop.group) from None
+        sections = self.policy.groups(self.identity) if topic is None else self._sections_of(topic)
+        running = [self._follow(section) for section in sections]
+        if topic is None:
+            running = list(self._running.values())
+        waited = None
+        try:
+            async with asyncio.timeout(timeout):
+                for waited in running:
+                    await self._reached(waited)
+        except TimeoutError:
+            closed = waited.loop.closed_by() if waited else None
+            raise closed or errors.GroupNotReady(topic=topic) from None
 
-    def _group_of(self, topic: str) -> list[_Running]:
-        rule = self.policy.route(topic)
-        if rule.group is None:
-            return []
-        return [self._follow(self.policy.group(rule.group))]
+    def _sections_of(self, topic: str) -> list[GroupSection]:
+        """The group of a topic: by the rule that has this name, else by the one that covers it."""
+        rule = next((rule for rule in self.policy.rules if rule.topic == topic), None) or self.policy.route(topic)
+        return [self.policy.group(rule.group)] if rule.group is not None else []
 
     def follow(self, group: str) -> Group:
         """Follow a group of the policy from now on, and give its face. Raises PolicyError, NotBuilt."""
@@ -172,8 +177,9 @@ class Agent:
         return Group(self._follow(self.policy.group(group)).loop)
 
     async def _reached(self, running: _Running) -> None:
-        if not self._connections.get(running.broker):
-            await self._connect(running.broker)
+        broker = self._log_of(running.section)
+        if not self._connections.get(broker):
+            await self._connect(broker)
         await self._member(running)
 
     async def _connect(self, broker: str) -> None:
@@ -198,22 +204,18 @@ class Agent:
             if not error.retriable:
                 raise error
             self._open_or_raise()
-            if running.task.done():
-                running.task.result()
             await running.loop.changed()
 
     def health(self) -> Health:
         """What a probe wants to know. Never waits."""
         reasons = ["the agent is closed"] if self._closed else []
-        states = {}
         for name, running in self._running.items():
-            states[name] = running.loop.member.state
             error = running.loop.closed_by()
-            if running.task.done() and not self._closed:
-                reasons.append(f"group {name}: its loop has ended")
-            elif error is not None and not isinstance(error, errors.MayNotWrite):
+            if error is None or isinstance(error, errors.MayNotWrite):
+                error = running.loop.trouble
+            if error is not None:
                 reasons.append(f"group {name}: {error}")
-        return Health(not reasons, reasons, states)
+        return Health(not reasons, reasons, {name: running.loop.member.state for name, running in self._running.items()})
 
     def events(self, *kinds: type[Event]) -> AsyncIterator[Event]:
         """Events of these kinds (none named: all) from now on; a queue of its own, the oldest of 1,024 dropped."""
@@ -232,10 +234,12 @@ class Agent:
         """
         self._open_or_raise()
         name = self._broker_of(connection)
+        sections = [section for section in self.policy.groups(self.identity) if self._log_of(section, name) == name]
+        for section in sections:
+            self._check(section)
         self._connections.setdefault(name, []).append(connection)
-        for section in self.policy.groups(self.identity):
-            if self._log_of(section) == name:
-                self._follow(section)
+        for section in sections:
+            self._follow(section)
         self._supply(name)
         return name
 
@@ -256,26 +260,29 @@ class Agent:
             raise errors.PolicyConflict("several brokers of this type; say which one with broker=", brokers=named)
         return named[0] if named else connection.type
 
-    def _log_of(self, section: GroupSection) -> str:
-        if section.log is not None:
-            return section.log
-        return next(iter(self.policy.brokers), "") or next(iter(self._connections), "")
+    def _log_of(self, section: GroupSection, first: str = "") -> str:
+        """The broker of a group's log: the file's word, else its first broker, else the first that was ever attached."""
+        return section.log or next(iter(self.policy.brokers), "") or next(iter(self._connections), first)
 
     def _supply(self, broker: str) -> None:
-        """Give every group of the broker the log of the first connection that is open."""
+        """Give every group of the broker the log of the first connection that is open, unless it has it."""
         connection = next((c for c in self._connections.get(broker, ()) if not c.closed), None)
         replicas = self.policy.brokers[broker].replicas if broker in self.policy.brokers else 1
         for running in self._running.values():
-            if running.broker == broker:
+            if running.supplier is not connection and self._log_of(running.section) == broker:
+                running.supplier = connection
                 running.loop.use(connection.group_log(replicas) if connection else None)
+
+    def _check(self, section: GroupSection) -> None:
+        section.require_built()
+        if section.suite not in self._who.suites:
+            raise errors.PolicyConflict("the agent's key does not fit the group's suite", group=section.name, suite=section.suite)
 
     def _follow(self, section: GroupSection) -> _Running:
         known = self._running.get(section.log_name)
         if known is not None:
             return known
-        section.require_built()
-        if section.suite not in self._who.suites:
-            raise errors.PolicyConflict("the agent's key does not fit the group's suite", group=section.name, suite=section.suite)
+        self._check(section)
         name = section.log_name
         timing = self.policy.timing
         jitter = self._random(1)[0] / 256
@@ -291,16 +298,17 @@ class Agent:
         loop = GroupLoop(name, parts.own(self._who), parts.local_policy(section), services, habits)
         task = asyncio.ensure_future(self._run(loop))
         closed = loop.closed_by()
-        running = _Running(loop, section, self._log_of(section), task, [], GroupView({}, -1), closed)
-        self._running[name] = running
-        connection = next((c for c in self._connections.get(running.broker, ()) if not c.closed), None)
-        if connection is not None:
-            self._supply(running.broker)
+        self._running[name] = running = _Running(loop, section, None, task, [], GroupView({}, -1), closed)
+        self._supply(self._log_of(section))
         return running
 
     async def _run(self, loop: GroupLoop) -> None:
-        await loop.load()
-        await loop.run()
+        try:
+            await loop.load()
+            await loop.run()
+        except Exception as error:
+            loop.fail(error)
+            raise
 
     def _publish(self, group: str, view: GroupView, closed: errors.BrokerCryptoError | None) -> None:
         running = self._running.get(group)
@@ -325,9 +333,9 @@ class Agent:
     def channel(self, broker: str, subject: str) -> BoundChannel:
         """The channel for a NATS subject or Kafka topic on an attached broker. Raises NoPolicy, NotBuilt, AgentClosed."""
         key = (broker, subject)
+        self._open_or_raise()
         bound = self._routes.get(key)
         if bound is None:
-            self._open_or_raise()
             bound = self._routes[key] = self._bind(broker, subject)
             if len(self._routes) > limits.ROUTES:
                 self._routes.popitem(last=False)
@@ -369,7 +377,7 @@ class Agent:
         missed = self._missing.get(behind.epoch_id)
         if missed is not None and now - missed < limits.BEHIND_SECONDS:
             return
-        for running in self._group_of(behind.topic):
+        for running in map(self._follow, self._sections_of(behind.topic)):
             try:
                 await asyncio.wait_for(running.loop.catch_up(), self.policy.timing.epoch_wait)
             except TimeoutError:
@@ -407,14 +415,15 @@ class Agent:
         """Once a second: intents of other processes, connections that closed, clocks that jumped."""
         wall, steady = self._clock.now_ms(), self._clock.monotonic()
         self._metrics.gauge("certificate_expiry_timestamp_seconds").set(self._who.not_after / 1000)
-        while True:
+        while not self._closed:
             await asyncio.sleep(1.0)
             try:
-                if await self._store.changed_by_others():
-                    for running in self._running.values():
-                        running.loop.poke(reload=True)
-            except errors.StoreUnavailable:
-                continue
+                changed = await self._store.changed_by_others()
+            except errors.BrokerCryptoError:  # the loops meet it too, and tell
+                changed = False
+            if changed:
+                for running in self._running.values():
+                    running.loop.poke(reload=True)
             for name, connections in self._connections.items():
                 if connections and connections[0].closed:
                     connections[:] = [c for c in connections if not c.closed]

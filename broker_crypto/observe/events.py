@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 from broker_crypto.limits import EVENTS_QUEUE
@@ -35,15 +36,16 @@ class Listener:
         self._closed = True
         self._more.set()
 
-    async def iterate(self) -> AsyncIterator[Event]:
-        """Events in order, until `close`."""
-        while True:
-            while self._queue:
-                yield self._queue.popleft()
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue:
             if self._closed:
-                return
+                raise StopAsyncIteration
             self._more.clear()
             await self._more.wait()
+        return self._queue.popleft()
 
 
 class EventHub:
@@ -51,12 +53,13 @@ class EventHub:
 
     def __init__(self) -> None:
         self.failed = 0
-        self._listeners: list[Listener] = []
+        self._closed = False
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()  # who lets go of one has ended it
         self._callbacks: dict[object, tuple[type[Event], Callable[[Event], None]]] = {}
 
     def report(self, event: Event) -> None:
         """Tell everyone."""
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener.put(event)
         for key, (kind, callback) in list(self._callbacks.items()):
             if isinstance(event, kind):
@@ -66,15 +69,13 @@ class EventHub:
                     self.failed += 1
                     self._callbacks.pop(key, None)
 
-    async def events(self, *kinds: type[Event]) -> AsyncIterator[Event]:
+    def events(self, *kinds: type[Event]) -> Listener:
         """Events of these kinds (none named: all) from this call on."""
         listener = Listener(kinds)
-        self._listeners.append(listener)
-        try:
-            async for event in listener.iterate():
-                yield event
-        finally:
-            self._listeners.remove(listener)
+        if self._closed:
+            listener.close()
+        self._listeners.add(listener)
+        return listener
 
     def on(self, kind: type[E], callback: Callable[[E], None]) -> Callable[[], None]:
         """Call `callback` for every event of `kind`; returns what ends that."""
@@ -83,6 +84,7 @@ class EventHub:
         return lambda: self._callbacks.pop(key, None) and None
 
     def close(self) -> None:
-        """End every iteration."""
+        """End every iteration, also of those who come later."""
+        self._closed = True
         for listener in self._listeners:
             listener.close()
