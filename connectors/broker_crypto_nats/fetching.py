@@ -102,15 +102,24 @@ class SecurePullSubscription(Guarded):
             await self._wait(front[0].outcome, end)
             self._open([entry for entry in front if type(entry.outcome) is Behind], final=True)
         messages: list[SecureMsg] = []
-        for entry in front:
-            outcome = entry.outcome
-            if outcome is None or type(outcome) is Behind or (messages and isinstance(outcome, BrokerCryptoError)):
-                break  # waited for, or told, by the next call
-            self._backlog.popleft()
-            message = outcome if type(outcome) is SecureMsg else await self._receiver.finish(outcome, entry.raw)
-            if message is not None:
-                messages.append(message)
-        await self._receiver.stored()
+        done = 0
+        try:
+            await self._receiver.stored()
+            for entry in front:
+                outcome = entry.outcome
+                if outcome is None or type(outcome) is Behind or (messages and isinstance(outcome, BrokerCryptoError)):
+                    break  # waited for, or told, by the next call
+                done += 1
+                if type(outcome) is SecureMsg:
+                    messages.append(outcome)
+                else:
+                    await self._receiver.finish(outcome, entry.raw)
+        except asyncio.CancelledError:
+            done = 0  # all of it is still to be handed out
+            raise
+        finally:
+            for _ in range(done):
+                self._backlog.popleft()
         return messages
 
     def _open(self, entries: list[_Fetched], final: bool = False) -> None:

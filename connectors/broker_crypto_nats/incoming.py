@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -75,6 +75,7 @@ class Receiver:
         self._identity = identity
         self._whole = whole
         self._headers_only = False
+        self._flow_control = False
         self._ack_wait = ACK_WAIT_SECONDS
         self._rows: list[Row] = []
         self._readers: dict[Channel, Reader] = {}
@@ -96,7 +97,25 @@ class Receiver:
         waits = [wait for wait in [config.ack_wait, *(config.backoff or ())] if wait]
         self._ack_wait = min(waits, default=ACK_WAIT_SECONDS)
         self._headers_only = bool(config.headers_only)
+        self._flow_control = bool(config.flow_control)
         self._started.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages can be opened now and nothing else is to be done about them."""
+        return self._identity is None or (self._started.is_set() and self._identity.fresh and not self._flow_control)
+
+    @property
+    def unstored(self) -> bool:
+        """Whether opening left something that must be durable first."""
+        return bool(self._rows)
+
+    async def answer_flow(self, subscription: Any) -> None:
+        """Answer the server's flow control once all that came before it was taken, as the client's `next_msg` does."""
+        control = subscription._sub._jsi if self._flow_control else None
+        if control is not None and control._fcr and control.get_js_delivered() >= control._fciseq:
+            answer, control._fcr = control._fcr, None
+            await self._gate.nc.publish(answer)
 
     async def fresh(self) -> None:
         """Know which stream the positions belong to; waits only at the start and after a reconnect."""

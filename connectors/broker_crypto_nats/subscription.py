@@ -17,10 +17,11 @@ from nats.js.client import JetStreamContext
 
 from broker_crypto.records import Behind
 
-from .incoming import Receiver
+from .incoming import Outcome, Receiver
 from .message import SecureMsg
 from .names import PUSH_SUBSCRIPTION, SUBSCRIPTION, Guarded
-from .waiting import end_of, left_of, take, within
+from .taking import Taker
+from .waiting import end_of, take, within
 
 if TYPE_CHECKING:
     from .gate import Gate
@@ -70,10 +71,11 @@ class Handler:
 class _Slot:
     """One message taken from the client that is not handed out yet, and the reading of the group log it may wait for."""
 
-    __slots__ = ("raw", "reading")
+    __slots__ = ("outcome", "raw", "reading")
 
-    def __init__(self, raw: Msg) -> None:
+    def __init__(self, raw: Msg, outcome: Outcome | None = None) -> None:
         self.raw = raw
+        self.outcome = outcome
         self.reading: asyncio.Task[None] | None = None
 
 
@@ -87,6 +89,7 @@ class SecureSubscription(Guarded):
         self._inner = inner
         self._receiver = receiver
         self._handler = handler
+        self._taker = Taker(inner)
         self._slot: _Slot | None = None
         self._turn = asyncio.Lock()
         self._ending: asyncio.Task[None] | None = None
@@ -96,48 +99,82 @@ class SecureSubscription(Guarded):
     @property
     def messages(self) -> AsyncIterator[SecureMsg]:
         """Iterates opened messages. A raised refusal does not end it: iterate again and it goes on behind that record."""
-        return _Messages(self, self._inner.messages)
+        if self._handler is not None:
+            raise nats.errors.Error("cannot iterate over messages with a non iteration subscription type")
+        return _Messages(self)
 
     async def next_msg(self, timeout: float | None = 1.0) -> SecureMsg:
         """The next opened message. nats.errors.TimeoutError if none can be opened in time; none is lost by that."""
-        end = end_of(timeout)
+        ready = self._at_once()
+        if ready is not None:
+            return ready
+        message = await self._next(end_of(timeout))
+        if message is None:
+            raise nats.errors.ConnectionClosedError if self._gate.nc.is_closed else nats.errors.BadSubscriptionError
+        return message
+
+    def _at_once(self) -> SecureMsg | None:
+        """The next message if it is here and opens without waiting. One that does not goes into the slot."""
+        if self._slot is not None or self._turn.locked() or not self._receiver.ready:
+            return None
+        raw = self._taker.at_once()
+        if raw is None:
+            return None
+        outcome = self._receiver.open((raw,))[0]
+        if type(outcome) is SecureMsg and not self._receiver.unstored:
+            return outcome
+        self._slot = _Slot(raw, outcome)
+        return None
+
+    async def _next(self, end: float | None) -> SecureMsg | None:
+        """The next opened message, None when the subscription is over and nothing waits."""
         await take(self._turn, end)
         try:
             while True:
                 if self._slot is None:
-                    self._slot = _Slot(await self._inner.next_msg(left_of(end)))
-                message = await self._work_off(end)
+                    raw = await self._taker.wait(end)
+                    if raw is None:
+                        return None
+                    self._slot = _Slot(raw)
+                message = await self._work_off(self._slot, end)
+                await self._receiver.answer_flow(self._inner)
                 if message is not None:
                     return message
         finally:
             self._turn.release()
 
-    async def _work_off(self, end: float | None) -> SecureMsg | None:
-        """Hand the slot's message out, None if there is nothing to hand out of it. Clears the slot unless time ran out."""
-        slot = self._slot
-        if slot is None:
-            return None
-        await self._receiver.fresh()
+    async def _work_off(self, slot: _Slot, end: float | None) -> SecureMsg | None:
+        """Hand the slot's message out, None if there is nothing to hand out of it. It stays if time runs out or on a cancellation."""
+        if slot.outcome is None:
+            await self._receiver.fresh()
+            slot.outcome = self._receiver.open((slot.raw,))[0]
+        if type(slot.outcome) is Behind:
+            await self._read_log(slot, slot.outcome, end)
+            slot.outcome = self._receiver.open((slot.raw,), final=True)[0]
+        try:
+            message = await self._receiver.finish(slot.outcome, slot.raw)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._slot = None
+            raise
+        self._slot = None
+        return message
+
+    async def _read_log(self, slot: _Slot, behind: Behind, end: float | None) -> None:
         if slot.reading is None:
-            outcome = self._receiver.open((slot.raw,))[0]
-            if type(outcome) is not Behind:
-                self._slot = None
-                return await self._receiver.finish(outcome, slot.raw)
-            slot.reading = asyncio.get_running_loop().create_task(self._receiver.catch_up(outcome, (slot.raw,)))
+            slot.reading = asyncio.get_running_loop().create_task(self._receiver.catch_up(behind, (slot.raw,)))
         try:
             await within(asyncio.shield(slot.reading), end)
-        except BaseException:
-            if slot.reading.done():  # it failed: the next call reads anew
+        finally:
+            if slot.reading.done():  # if it failed, the next call reads anew
                 slot.reading = None
-            raise
-        outcome = self._receiver.open((slot.raw,), final=True)[0]
-        self._slot = None
-        return await self._receiver.finish(outcome, slot.raw)
 
     async def unsubscribe(self, limit: int = 0) -> None:
         """As the client's. With a callback and a limit the messages are counted here: all `limit` of them are handled."""
         if self._handler is None or limit == 0:
-            self._drop_slot()
+            if limit == 0:
+                self._drop()
             await self._inner.unsubscribe(limit)
             return
         self._handler.limit = limit
@@ -162,7 +199,8 @@ class SecureSubscription(Guarded):
             await asyncio.wait({slot.reading})
         await self._inner.drain()
 
-    def _drop_slot(self) -> None:
+    def _drop(self) -> None:
+        self._taker.stop()
         slot, self._slot = self._slot, None
         if slot is not None and slot.reading is not None:
             slot.reading.cancel()
@@ -176,21 +214,18 @@ class SecurePushSubscription(SecureSubscription):
 
 
 class _Messages:
-    """The iterator of `messages`."""
+    """The iterator of `messages`. It ends with the subscription, after all that had come."""
 
-    def __init__(self, subscription: SecureSubscription, inner: AsyncIterator[Msg]) -> None:
+    def __init__(self, subscription: SecureSubscription) -> None:
         self._subscription = subscription
-        self._inner = inner
 
     def __aiter__(self) -> _Messages:
         return self
 
     async def __anext__(self) -> SecureMsg:
-        subscription = self._subscription
-        async with subscription._turn:
-            while True:
-                if subscription._slot is None:
-                    subscription._slot = _Slot(await self._inner.__anext__())
-                message = await subscription._work_off(None)
-                if message is not None:
-                    return message
+        message = self._subscription._at_once()
+        if message is None:
+            message = await self._subscription._next(None)
+        if message is None:
+            raise StopAsyncIteration
+        return message

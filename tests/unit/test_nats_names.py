@@ -125,3 +125,22 @@ def test_the_first_parameters_of_a_subscription_are_the_clients(theirs: Any, our
 def test_the_private_name_that_errors_are_reported_through_is_there() -> None:
     assert "_error_cb" in inspect.getsource(Client.__init__)
     assert issubclass(nats.errors.TimeoutError, TimeoutError)
+
+
+async def test_the_private_names_by_which_waiting_messages_are_taken_are_there() -> None:
+    subscription = Subscription(Client())
+    assert subscription._pending_queue.empty()
+    assert subscription._pending_size == 0
+    assert "_pending_size -= len(msg.data)" in inspect.getsource(Subscription.next_msg)
+    assert "_pending_queue.task_done()" in inspect.getsource(Subscription.next_msg)
+    subscription._start(None)
+    assert subscription._message_iterator is not None
+    assert not subscription._message_iterator._unsubscribed_future.done()
+    subscription._stop_processing()
+    assert subscription._message_iterator._unsubscribed_future.done()
+
+
+def test_the_private_names_by_which_flow_control_is_answered_are_there() -> None:
+    source = inspect.getsource(JetStreamContext.PushSubscription.next_msg)
+    for name in ("self._sub._jsi", "_fcr", "get_js_delivered() >= self._sub._jsi._fciseq"):
+        assert name in source

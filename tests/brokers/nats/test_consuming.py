@@ -13,8 +13,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from broker_crypto.errors import (
     BrokerCryptoError,
+    NotEncrypted,
     Tampered,
 )
+from broker_crypto.records import Decision
 from broker_crypto_nats import SecureJetStream, SecureMsg
 from broker_crypto_nats.jsapi import Api
 from tests.brokers.nats.support import Connect, Pair, late_reader, put_forged, settle, until, until_settled, written
@@ -311,3 +313,119 @@ async def test_settled_connections_leave_no_task_behind(pair: Pair, stream: str)
     await settle(pair.alice.nc)
     names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
     assert not [name for name in names if name.startswith(("Outbox", "Receiver", "SecurePull"))]
+
+
+async def test_a_message_with_a_status_header_is_a_message_and_stops_nobody(pair: Pair, stream: str, side: Connect) -> None:
+    skipping = await side("bob", on_failure=Decision.SKIP)
+    await pair.raw.jetstream().publish(f"{pair.root}.o.x", b"", headers={"Status": "404"})
+    await pair.raw.jetstream().publish(f"{pair.root}.o.x", b"junk", headers={"Status": "999"})
+    await pair.alice.nc.jetstream().publish(f"{pair.root}.o.x", TEXT, headers={"Status": "503"})
+    sub = await skipping.nc.jetstream().pull_subscribe(f"{pair.root}.o.>", durable="d")
+    [message] = await sub.fetch(10)
+    assert (message.data, message.headers) == (TEXT, {"Status": "503"})
+    await message.ack()
+    await until_settled(pair, stream, "d")
+    assert [type(error) for error in skipping.agent.judged] == [NotEncrypted, NotEncrypted]
+
+
+async def test_what_somebody_puts_into_a_pull_inbox_is_not_taken_for_a_message_or_a_status(pair: Pair, stream: str) -> None:
+    sub = await pair.bob.nc.jetstream().pull_subscribe(f"{pair.root}.o.>")
+    prefix = sub._requests._prefix
+    waiting = asyncio.create_task(sub.fetch(5, timeout=5))
+    await asyncio.sleep(0.1)
+    for number in range(4):
+        await pair.raw.publish(f"{prefix}{number}", b"junk")
+        await pair.raw.publish(f"{prefix}{number}", b"", headers={"Status": "not a number"})
+    await pair.raw.flush()
+    assert not waiting.done()
+    payloads = await written(pair, 1)
+    assert [message.data for message in await waiting] == payloads
+
+
+async def test_messages_of_a_cancelled_fetch_come_with_the_next_one(pair: Pair, stream: str) -> None:
+    config = ConsumerConfig(ack_wait=0.5)
+    sub = await pair.bob.nc.jetstream().pull_subscribe(f"{pair.root}.o.>", durable="d", config=config)
+    cancelled = asyncio.create_task(sub.fetch(1, timeout=10))
+    await asyncio.sleep(0.1)
+    cancelled.cancel()
+    payloads = await written(pair, 3)
+    await asyncio.sleep(1)  # longer than AckWait: what has come is kept alive meanwhile
+    messages = await sub.fetch(3) + await sub.fetch(2)
+    assert [message.data for message in messages] == payloads
+    assert {message.metadata.num_delivered for message in messages} == {1}
+
+
+async def test_a_fetch_goes_on_over_a_restart_of_the_server(server: NatsServer, side: Connect, root: str) -> None:
+    writer, reader = await side("alice", server), await side("bob", server)
+    js = writer.nc.jetstream()
+    await js.add_stream(name="S", subjects=[f"{root}.>"])
+    sub = await reader.nc.jetstream().pull_subscribe(f"{root}.o.>", durable="d")
+    waiting = asyncio.create_task(sub.fetch(1, timeout=None))
+    await asyncio.sleep(0.1)
+    server.stop()
+    server.start()
+    await retried(lambda: js.publish(f"{root}.o.x", TEXT, timeout=1))
+    [message] = await asyncio.wait_for(waiting, 15)
+    assert message.data == TEXT
+
+
+async def test_a_heartbeat_makes_an_empty_fetch_say_that_the_server_was_there(pair: Pair, stream: str) -> None:
+    sub = await pair.bob.nc.jetstream().pull_subscribe(f"{pair.root}.o.>")
+    with pytest.raises(nats.js.errors.FetchTimeoutError):
+        await sub.fetch(1, timeout=1, heartbeat=0.2)
+
+
+async def test_a_consumer_that_is_gone_is_an_error_not_a_hang(pair: Pair, stream: str) -> None:
+    sub = await pair.bob.nc.jetstream().pull_subscribe(f"{pair.root}.o.>", durable="d")
+    await pair.raw.jsm().delete_consumer(stream, "d")
+    with pytest.raises(nats.errors.Error):
+        await sub.fetch(1, timeout=2)
+
+
+async def test_a_cancelled_next_msg_loses_nothing(pair: Pair, stream: str) -> None:
+    sub = await pair.bob.nc.jetstream().subscribe(f"{pair.root}.o.>", durable="d")
+    got: list[bytes | None] = []
+
+    async def read() -> None:
+        got.append((await sub.next_msg(None)).data)
+
+    writing = asyncio.create_task(written(pair, 200))
+    tries = 0
+    while len(got) < 200:
+        reading = asyncio.create_task(read())
+        tries += 1
+        for _ in range(tries % 9):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    assert got == await writing
+
+
+async def test_flow_control_is_answered_while_iterating(pair: Pair, stream: str) -> None:
+    js = pair.alice.nc.jetstream()
+    for _ in range(300):
+        await js.publish(f"{pair.root}.o.x", bytes(50_000))
+    sub = await pair.bob.nc.jetstream().subscribe(f"{pair.root}.o.>", flow_control=True, idle_heartbeat=1)
+    count = 0
+    async for message in sub.messages:
+        assert len(message.data or b"") == 50_000
+        await message.ack()
+        count += 1
+        if count == 300:
+            break
+
+
+async def test_an_unsubscribed_or_closed_subscription_ends_for_those_who_wait(pair: Pair, stream: str) -> None:
+    js = pair.bob.nc.jetstream()
+    one, two = await js.subscribe(f"{pair.root}.o.>"), await js.subscribe(f"{pair.root}.o.>")
+    waiting = asyncio.create_task(one.next_msg(None))
+    iterating = asyncio.create_task(anext(aiter(two.messages)))
+    await asyncio.sleep(0.05)
+    await one.unsubscribe()
+    with pytest.raises(nats.errors.BadSubscriptionError):
+        await asyncio.wait_for(waiting, 2)
+    await pair.bob.nc.close()
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(iterating, 2)
+    with pytest.raises(nats.errors.ConnectionClosedError):
+        await two.next_msg(1)
