@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import time
+import urllib.request
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -174,6 +175,46 @@ class ContainerServer:
             time.sleep(0.02)
         out, err = self._container.get_logs()
         raise TimeoutError((out + err).decode(errors="replace")[-2000:])
+
+
+class Cluster:
+    """Three nats-servers as processes that replicate their streams. `servers` may be killed and started one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        routes = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+        listed = ", ".join(f'"nats://{route}"' for route in routes)
+        self.servers = [
+            LocalServer(
+                folder / f"n{at}",
+                name=f"n{at}",
+                extra=f'cluster {{ name: C, listen: "{route}", no_advertise: true, routes = [{listed}] }}',
+            )
+            for at, route in enumerate(routes)
+        ]
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            server.start()
+        deadline = time.monotonic() + 30
+        while not all(self._whole(server) for server in self.servers):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the cluster has no leader")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def _whole(self, server: LocalServer) -> bool:
+        try:
+            with urllib.request.urlopen(f"{server.monitoring}/healthz", timeout=2):
+                pass
+            with urllib.request.urlopen(f"{server.monitoring}/jsz", timeout=2) as answer:
+                meta = json.load(answer).get("meta_cluster") or {}
+        except OSError:  # not there yet, or not healthy
+            return False
+        return bool(meta.get("leader")) and meta.get("cluster_size") == 3
 
 
 def end(server: NatsServer) -> None:
