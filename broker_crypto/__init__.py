@@ -5,8 +5,9 @@ An application opens one `Agent` on its policy file and gives it to a connector 
 
 from broker_crypto import errors
 from broker_crypto.agent import Agent, Health
+from broker_crypto.parts import VERSION
 from broker_crypto.policy import Policy
 from broker_crypto.records import Event, Security
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Agent", "Event", "Health", "Policy", "Security", "errors"]

@@ -128,8 +128,10 @@ class Agent:
             await running.loop.close()
         self._housekeeping.cancel()
         tasks = [running.task for running in self._running.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
+        for grace in (limits.CLOSE_GRACE_SECONDS, timeout):  # whoever waits for a broker is not waited for
+            late = [task for task in tasks if not task.done()]
+            if late:
+                await asyncio.wait(late, timeout=min(grace, timeout))
             for task in late:
                 task.cancel()
         await asyncio.gather(self._housekeeping, *tasks, *(c.close() for c in self._made), return_exceptions=True)
@@ -283,6 +285,7 @@ class Agent:
         if known is not None:
             return known
         self._check(section)
+        self._metrics.gauge("build_info", version=parts.VERSION, suite=str(section.suite)).set(1)
         name = section.log_name
         timing = self.policy.timing
         jitter = self._random(1)[0] / 256
@@ -294,6 +297,9 @@ class Agent:
             report=self._hub.report,
             publish=lambda view, closed: self._publish(name, view, closed),
             count=lambda verdict: self._count_verdict(section.name, verdict),
+            joined=lambda outcome, seconds: self._metrics.histogram(
+                "handshake_duration_seconds", kind="mls_external", outcome=outcome
+            ).observe(seconds),
         )
         loop = GroupLoop(name, parts.own(self._who), parts.local_policy(section), services, habits)
         task = asyncio.ensure_future(self._run(loop))

@@ -92,6 +92,7 @@ ROTATION_JITTER = 0.1
 FOUND_DELAY_SECONDS = 2.0  # one that is no admin founds only after this
 FALSE_EXTERNAL_PUB_SECONDS = 2.0  # random 0..this before a path commit that mends a false external_pub
 RESYNC_MIN_SECONDS, RESYNC_MAX_SECONDS, RESYNC_FORGET_SECONDS = 10.0, 600.0, 600.0
+CLOSE_GRACE_SECONDS = 0.5  # a closing agent lets its loops come to their end for so long, then ends them where they wait
 APPEND_RETRY_SECONDS = 2.0  # x tries: the same bytes again when the log shows no answer
 CURSOR_CHECK_SECONDS = 10.0  # at most one comparison of the cursor in this time for records that look odd
 

@@ -16,6 +16,8 @@ from broker_crypto.observe.metrics import NULL, Metrics
 from broker_crypto.policy.rules import GroupSection, Rule
 from broker_crypto.records import Clock, Random
 
+VERSION = "0.1.0"
+
 
 class SystemClock:
     """The machine's clocks."""

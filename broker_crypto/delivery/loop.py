@@ -23,7 +23,7 @@ from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
 from broker_crypto.delivery.rules import judge
 from broker_crypto.delivery.trust import LocalPolicy, trusts
-from broker_crypto.records import Clock, ClockSkew, Event, GroupView, Halted, LogEntry, Random
+from broker_crypto.records import Clock, ClockSkew, Event, GroupView, Halted, Joined, LogEntry, Random
 from broker_crypto.storage.port import StateStore
 
 _FETCH = 64  # entries a fetch, and so a transaction
@@ -41,6 +41,7 @@ class Services:
     report: Callable[[Event], None]
     publish: Callable[[GroupView, errors.BrokerCryptoError | None], None]
     count: Callable[[str], None]  # a commit's verdict
+    joined: Callable[[str, float], None]  # an external commit of ours: done or refused, after so many s
 
 
 class GroupLoop:
@@ -70,6 +71,7 @@ class GroupLoop:
         self._hold_until = 0.0
         self._refused_for = ""
         self._suspicious = False
+        self._join_began: float | None = None
         self._compared_at = -limits.CURSOR_CHECK_SECONDS
 
     # --- what others call -------------------------------------------------------------------------------------
@@ -287,6 +289,8 @@ class GroupLoop:
             self._hold_until, self._refused_for = 0.0, ""
         await self._own_verdicts(change.refused)
         for event in change.events:
+            if isinstance(event, Joined):
+                self._tell_joined("done")
             self._services.report(event)
         self._publish()
 
@@ -305,6 +309,7 @@ class GroupLoop:
     async def _refused(self, reason: str, intents: tuple[bytes, ...]) -> None:
         """Hold back: at once again after a first refusal for time, else after 10 s, doubling to 10 min. Intents end but for time."""
         self._refusals += 1
+        self._tell_joined("refused")
         self._refused_for = reason
         tries = self._refusals - (1 if reason == "time" else 0)
         if tries > 0:
@@ -319,6 +324,11 @@ class GroupLoop:
                 await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
         self.memory.intents.update({intent.id: intent for intent in ended})
         self._wake()
+
+    def _tell_joined(self, outcome: str) -> None:
+        began, self._join_began = self._join_began, None
+        if began is not None:
+            self._services.joined(outcome, self._services.clock.monotonic() - began)
 
     async def _judge_trust(self) -> None:
         member = self.member
@@ -427,6 +437,7 @@ class GroupLoop:
         if wanted.wish == plan.FOUND or member.chain is None:
             return committer.found(self.own, replace(self.local.policy, time=now), self.local.suite, random)
         if wanted.wish == plan.JOIN or member.mls is None:
+            self._join_began = self._join_began or self._services.clock.monotonic()
             return committer.join(member.chain, self.own, now, random)
         return committer.rotate(member.mls, now, wanted.intents, random)
 

@@ -32,6 +32,7 @@ class Actor:
     loop: GroupLoop
     events: list[Event] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
+    joins: list[tuple[str, float]] = field(default_factory=list)
     view: GroupView | None = None
     closed: GroupError | None = None
 
@@ -103,10 +104,19 @@ class World:
         own = own or self.own(name)
         events: list[Event] = []
         verdicts: list[str] = []
-        services = Services(store, self.clock, self.random, events.append, publish, verdicts.append)
+        joins: list[tuple[str, float]] = []
+        services = Services(
+            store,
+            self.clock,
+            self.random,
+            events.append,
+            publish,
+            verdicts.append,
+            lambda outcome, seconds: joins.append((outcome, seconds)),
+        )
         local = LocalPolicy(suite, policy or self.policy)
         loop = GroupLoop(self.group_name, own, local, services, habits or Habits())
-        actor = Actor(name, own, store, loop, events, verdicts)
+        actor = Actor(name, own, store, loop, events, verdicts, joins)
         loop.use(self.broker.group_log())
         return actor
 

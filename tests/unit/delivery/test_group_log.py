@@ -31,6 +31,7 @@ async def test_an_admin_founds_at_once_and_others_join_by_external_commit(world:
     assert [m.role for m in ops.group.members] == ["admin", "writer", "reader"]
     assert [e for e in ops.events if isinstance(e, Joined)] == [Joined("orders", 0, 0, True, False)]
     assert [e for e in writer.events if isinstance(e, Joined)] == [Joined("orders", 1, 1, False, False)]
+    assert ([outcome for outcome, _ in writer.joins], ops.joins) == (["done"], [])
 
 
 async def test_one_that_is_no_admin_founds_only_after_two_seconds(world: World) -> None:
@@ -315,6 +316,7 @@ async def test_a_newcomer_whose_certificate_has_ended_writes_nothing_and_tries_a
     assert len(world.broker.entries("orders")) == before
     assert all(0 < wait <= limits.RESYNC_MIN_SECONDS for wait in waits)
     assert isinstance(late.loop.closed_by(), errors.GroupNotReady)
+    assert {outcome for outcome, _ in late.joins} == {"refused"}
 
 
 async def test_an_early_record_makes_the_cursor_be_compared(world: World) -> None:
