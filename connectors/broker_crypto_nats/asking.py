@@ -23,10 +23,11 @@ from nats.aio.subscription import Subscription
 ACK = "$JS.ACK."
 LOOK_SECONDS = 1.0  # how often a reconnect is looked for
 AGAIN_SECONDS = 0.05  # after a request that the server ended for reasons of its own
+NOBODY_SECONDS = 1.0  # a server may not have heard yet of a consumer made on another one of its cluster
 
 _HEARTBEAT = "100"
 _NOTHING_MORE = ("404", "408")  # no messages; the request's time is up
-_CONFLICT = "409"
+_CONFLICT, _NOBODY = "409", "503"
 
 
 class PullRequests:
@@ -55,11 +56,18 @@ class PullRequests:
     async def fill(self, needed: int, end: float | None, heartbeat: float | None) -> None:
         """Have `take` called up to `needed` times; returns when that is done, or `end` (on the loop's clock) has come."""
         self.heard = False
-        if needed > 1 and await self._ask(needed, end, heartbeat, no_wait=True):
-            return
-        while not self._over(end) and not await self._ask(needed, end, heartbeat):
-            if self._status is not None and _status_of(self._status) == _CONFLICT:
+        nobody_until: float | None = None
+        no_wait = needed > 1
+        while not await self._ask(needed, end, heartbeat, no_wait=no_wait) and not self._over(end):
+            status = "" if self._status is None else _status_of(self._status)
+            if status == _NOBODY and nobody_until is None:
+                nobody_until = asyncio.get_running_loop().time() + NOBODY_SECONDS
+            if status == _CONFLICT or (status == _NOBODY and not self._over(nobody_until)):
                 await asyncio.sleep(AGAIN_SECONDS)
+            elif status in _NOTHING_MORE or self._status is None:
+                no_wait = False
+            else:
+                raise nats.js.errors.APIError.from_msg(self._status)
 
     async def _ask(self, needed: int, end: float | None, heartbeat: float | None, no_wait: bool = False) -> bool:
         """One request and its end; True if anything came."""
@@ -79,8 +87,6 @@ class PullRequests:
             if self._nc.is_closed or self._nc.stats["reconnects"] != reconnects:
                 break
         self._needed = 0
-        if not self._received and self._status is not None and _status_of(self._status) not in (*_NOTHING_MORE, _CONFLICT):
-            raise nats.js.errors.APIError.from_msg(self._status)
         if self._nc.is_closed and not self._received:
             raise nats.errors.ConnectionClosedError
         return self._received > 0

@@ -77,7 +77,7 @@ class SecureNats(Guarded):
         message = Waiting(channel, place, as_bytes(payload), clean_headers(headers))
         if not channel.ready:
             await gate.front.ready(channel.topic, WAIT_SECONDS)
-        if not self._may_wait(message):
+        if not channel.ready or not self._may_wait(message):  # not ready still: who may not write is told by sealing
             await self._publish_alone(message)
         elif gate.outbox.put(message):
             await gate.outbox.empty()

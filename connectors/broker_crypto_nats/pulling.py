@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import nats.errors
@@ -18,6 +19,8 @@ from .jsapi import Api, Refused
 
 _IDLE_NS = 30 * 10**9  # the server drops the consumer by itself after this, should our delete be lost
 
+_AGAIN_SECONDS = 0.05
+
 
 async def pull(api: Api, stream: str, subject: str, position: int, *, limit: int, last: int) -> list[LogEntry]:
     """At least one entry from `position` on, at most `limit`, none behind `last`, which the leader holds.
@@ -26,13 +29,17 @@ async def pull(api: Api, stream: str, subject: str, position: int, *, limit: int
     """
     nc = api.nc
     name = "bc-" + secrets.token_hex(8)
-    collector = _Collector(limit, last)
     inbox = nc.new_inbox()
+    question = json.dumps({"batch": limit, "expires": int(api.timeout * 10**9)}).encode()
+
+    async def ask() -> None:
+        await nc.publish(f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{name}", question, inbox)
+
+    collector = _Collector(limit, last, ask)
     subscription = await nc.subscribe(inbox, cb=collector.take, pending_bytes_limit=0)
     try:
         await _make_consumer(api, stream, name, subject, position)
-        question = {"batch": limit, "expires": int(api.timeout * 10**9)}
-        await nc.publish(f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{name}", json.dumps(question).encode(), inbox)
+        await ask()
         return await asyncio.wait_for(collector.done, api.timeout)
     except (TimeoutError, nats.errors.Error, OSError) as error:
         raise BrokerUnavailable("the group log was not read in time", subject=subject) from error
@@ -71,7 +78,8 @@ async def _forget(nc: Client, subscription: Any, delete: str) -> None:
 class _Collector:
     """Entries of one pull, checked for holes by the consumer's own count, until enough are there."""
 
-    def __init__(self, limit: int, last: int) -> None:
+    def __init__(self, limit: int, last: int, ask: Callable[[], Awaitable[None]]) -> None:
+        self._ask = ask
         self.done: asyncio.Future[list[LogEntry]] = asyncio.get_running_loop().create_future()
         self._entries: list[LogEntry] = []
         self._limit = limit
@@ -81,7 +89,7 @@ class _Collector:
         if self.done.done():
             return
         if not message.reply.startswith("$JS.ACK."):
-            self._end(message)
+            await self._told(message)
             return
         tokens = message.reply.split(".")
         # $JS.ACK.stream.consumer.delivered.sequence.count.time.pending; newer servers put domain and account behind ACK
@@ -94,7 +102,11 @@ class _Collector:
         if sequence >= self._last or len(self._entries) == self._limit:
             self.done.set_result(self._entries)
 
-    def _end(self, message: Msg) -> None:
+    async def _told(self, message: Msg) -> None:
+        """A status. "Nobody there" may mean that our server has not heard yet of a consumer made on another one."""
         status = (message.headers or {}).get("Status", "")
-        if status != "100":
+        if status == "503":
+            await asyncio.sleep(_AGAIN_SECONDS)
+            await self._ask()
+        elif status != "100" and not self.done.done():
             self.done.set_exception(BrokerUnavailable("reading the group log was ended by the server", status=status))
