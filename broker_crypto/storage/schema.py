@@ -29,6 +29,7 @@ TABLES: Final = (
     "CREATE TABLE rows (kind TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID",
 )
 
+_SOUND: Final = "typeof(kind) = 'text' AND typeof(key) = 'blob' AND typeof(value) = 'blob'"
 _SETTINGS: Final = (
     "synchronous=FULL",
     "secure_delete=ON",
@@ -59,8 +60,12 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     where = f"file:{_quoted(path)}?mode=rw"
     connection = sqlite3.connect(where, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes
-    for setting in _SETTINGS:
-        connection.execute(f"PRAGMA {setting}").fetchall()
+    try:
+        for setting in _SETTINGS:
+            connection.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -116,13 +121,13 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 def check_tables(connection: sqlite3.Connection, tables: Sequence[str] = TABLES) -> None:
     """Raises StateCorrupt unless the database has our tables and nothing else: a trigger could keep what is deleted."""
     found = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
-    if sorted(bytes(sql) for (sql,) in found) != sorted(table.encode() for table in tables):
+    if len(found) != len(tables) or {sql for (sql,) in found} != {table.encode() for table in tables}:
         raise StateCorrupt(kind="header", key=b"tables")
 
 
 def open_sealer(connection: sqlite3.Connection, provider_key: bytes, version: int, random: Random) -> Sealer:
     """The Sealer of an open database. Raises StateCorrupt where the key is another or a byte changed."""
-    header = {bytes(name): value for name, value in connection.execute("SELECT name, value FROM header").fetchall()}
+    header = dict(connection.execute("SELECT name, value FROM header").fetchall())
     return unwrapped(header.get(b"data_key"), provider_key, header.get(b"store_id"), version, random)
 
 
@@ -132,7 +137,9 @@ def check_rows(connection: sqlite3.Connection, sealer: Sealer) -> int:
     if faults != [(b"ok",)]:
         raise StateCorrupt(kind="header", key=b"pages")
     number = 0
-    for kind, key, value in connection.execute("SELECT kind, key, value FROM rows"):
+    for kind, key, value, sound in connection.execute(f"SELECT kind, key, value, {_SOUND} FROM rows"):  # noqa: S608  a constant
+        if not sound:  # such a row would be found by no key
+            raise StateCorrupt(kind="header", key=b"pages")
         sealer.open(_text(kind), key, value)
         number += 1
     return number

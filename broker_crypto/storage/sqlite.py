@@ -99,7 +99,7 @@ def _blamed(kind: str, key: bytes) -> Iterator[None]:
     """Damage that SQLite finds while it reads is damage of that row."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         typed = as_error(error)
         if isinstance(typed, StateCorrupt):
             raise StateCorrupt(kind=kind, key=key) from None
@@ -236,7 +236,8 @@ def _make_or_refuse(path: Path, provider_key: bytes, options: Options) -> None:
     log = path.with_name(path.name + "-wal")
     try:
         missing = not path.exists()
-        if log.stat().st_size if missing and log.exists() else not missing and not path.stat().st_size:
+        emptied = path.is_file() and not path.stat().st_size
+        if emptied or (missing and log.exists() and log.stat().st_size):
             raise StateCorrupt("the database was emptied or taken away", kind="header", key=b"pages")
         if missing:
             schema.create(path, provider_key, options.random)
@@ -249,7 +250,7 @@ def _make_or_refuse(path: Path, provider_key: bytes, options: Options) -> None:
 def _opened(path: Path, lock: FolderLock | None, options: Options, examine: Callable[[sqlite3.Connection], Sealer]) -> SqliteStore:
     try:
         connection = schema.connect(path, options.busy_seconds)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise as_error(error) from None
     try:
         sealer = examine(connection)

@@ -281,6 +281,8 @@ def as_error(error: BaseException) -> BaseException:
         return as_error(error.args[0])
     if isinstance(error, sqlite3.IntegrityError):
         return UsageError("a row that exists already is not written again here")
+    if isinstance(error, UnicodeDecodeError):  # from SQLite's own message, which quotes the damage
+        return StateCorrupt(kind="header", key=b"pages")
     if not isinstance(error, sqlite3.Error):
         return error
     name = getattr(error, "sqlite_errorname", None)
