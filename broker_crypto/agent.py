@@ -375,7 +375,8 @@ class Agent:
         return self.policy.route(topic).subjects
 
     async def catch_up(self, behind: Behind) -> None:
-        """Return when the group log was read to the head it had after this call, at most `epoch_wait` if it cannot be.
+        """Return when the group log was read to the head it had after this call. BrokerUnavailable if that takes `epoch_wait`:
+        the record is then to be held, not refused, for nobody knows whether its epoch is there.
 
         An epoch id that was not there is remembered for a minute; for it this returns at once.
         """
@@ -387,7 +388,7 @@ class Agent:
             try:
                 await asyncio.wait_for(running.loop.catch_up(), self.policy.timing.epoch_wait)
             except TimeoutError:
-                return
+                raise errors.BrokerUnavailable("the group log cannot be read", group=running.loop.group) from None
             if behind.epoch_id not in running.view.epochs:
                 self._missing[behind.epoch_id] = now
                 while len(self._missing) > limits.BEHIND_IDS:

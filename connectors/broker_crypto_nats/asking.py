@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg

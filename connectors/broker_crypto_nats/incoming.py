@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ACK = "$JS.ACK."
 ACK_WAIT_SECONDS = 30.0  # the server's default
+AGAIN_SECONDS = 1.0  # between tries to read a group log that is out of reach
 
 
 class PassedOver(NamedTuple):
@@ -210,8 +211,11 @@ class Receiver:
             await self._gate.front.durable(rows)
 
     async def catch_up(self, behind: Behind, held: Sequence[Msg]) -> None:
-        """Read the group log to its head; meanwhile the server is told that the held messages are in work."""
-        reading = asyncio.ensure_future(self._gate.front.catch_up(behind))
+        """Read the group log to its head; meanwhile the server is told that the held messages are in work.
+
+        While the log is out of reach it is tried again: nobody knows yet whether the records are to be refused.
+        """
+        reading = asyncio.ensure_future(self._read_log(behind))
         try:
             while not (await asyncio.wait({reading}, timeout=self.half_ack_wait if self.positioned else None))[0]:
                 await self.keep_alive(held)
@@ -219,6 +223,15 @@ class Receiver:
             reading.cancel()
             raise
         await reading
+
+    async def _read_log(self, behind: Behind) -> None:
+        while True:
+            try:
+                await self._gate.front.catch_up(behind)
+            except BrokerUnavailable:
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return
 
     async def keep_alive(self, held: Sequence[Msg]) -> None:
         for raw in held:

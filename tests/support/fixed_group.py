@@ -14,7 +14,7 @@ from typing import Any
 from broker_crypto.channels.plain import PlainChannel
 from broker_crypto.channels.topic import TopicChannel, TopicSettings
 from broker_crypto.crypto.suites import suite
-from broker_crypto.errors import AgentClosed, GroupNotReady, NoPolicy, RecordRefused
+from broker_crypto.errors import AgentClosed, BrokerUnavailable, GroupNotReady, NoPolicy, RecordRefused
 from broker_crypto.records import Behind, Decision, EpochView, GroupView, RosterEntry, Row
 
 SUITE = suite(1)
@@ -88,6 +88,7 @@ class FixedAgent:
         self.judged: list[RecordRefused] = []
         self.asked: list[Behind] = []
         self.closed = False
+        self.reachable = True  # False: reading the group log fails
         self.readable = asyncio.Event()  # cleared: the group log cannot be read
         self.readable.set()
         self._readiness = asyncio.Event()
@@ -145,6 +146,8 @@ class FixedAgent:
 
     async def catch_up(self, behind: Behind) -> None:
         self.asked.append(behind)
+        if not self.reachable:
+            raise BrokerUnavailable("the group log cannot be read")
         await self.readable.wait()
         self.know()
 
