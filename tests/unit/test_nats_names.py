@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -19,6 +20,7 @@ from broker_crypto_nats.fetching import SecurePullSubscription
 from broker_crypto_nats.jetstream import SecureJetStreamManager
 from broker_crypto_nats.names import CLIENT, JETSTREAM, MANAGER, MESSAGE, PULL_SUBSCRIPTION, PUSH_SUBSCRIPTION, SUBSCRIPTION, How, Names
 from broker_crypto_nats.subscription import SecurePushSubscription, SecureSubscription
+from tests.support.nats_page import page
 
 TABLES: list[tuple[type[Any], type[Any], Names]] = [
     (Client, SecureNats, CLIENT),
@@ -144,3 +146,7 @@ def test_the_private_names_by_which_flow_control_is_answered_are_there() -> None
     source = inspect.getsource(JetStreamContext.PushSubscription.next_msg)
     for name in ("self._sub._jsi", "_fcr", "get_js_delivered() >= self._sub._jsi._fciseq"):
         assert name in source
+
+
+def test_the_page_of_names_is_the_table() -> None:
+    assert (Path(__file__).resolve().parents[2] / "docs" / "nats.md").read_text(encoding="utf-8") == page()
