@@ -32,8 +32,8 @@ Subjects of the server itself (`$JS.`, `$SRV.`, `$SYS.`) pass as they are, witho
 always sees subjects, sizes, times, acknowledgements, names of streams, consumers and queues, and the headers on the list.
 
 Reading from JetStream needs the rights to ask for `STREAM.INFO` and `CONSUMER.INFO` of what is read. The group log is the stream
-`BC_GROUPS`: members need `STREAM.INFO`, `STREAM.MSG.GET`, `CONSUMER.CREATE`, `CONSUMER.DELETE` and `CONSUMER.MSG.NEXT` on it and to publish to
-`_bc.group.>`, and the one that comes first `STREAM.CREATE`.
+`BC_GROUPS`: members need `STREAM.INFO`, `STREAM.MSG.GET`, `CONSUMER.CREATE`, `CONSUMER.DELETE` and `CONSUMER.MSG.NEXT` on it and to
+publish to `_bc.group.>`, and the one that comes first `STREAM.CREATE`.
 
 ## Every name
 
