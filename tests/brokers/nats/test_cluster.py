@@ -67,6 +67,7 @@ async def found(log: NatsGroupLog, position: int) -> list[object]:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
+            await log.open("orders", False)  # as is to be done after every reconnect
             if await log.head() > position:
                 return list(await log.read(0, 1000))
         except BrokerUnavailable:

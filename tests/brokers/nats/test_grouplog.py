@@ -338,6 +338,7 @@ async def test_no_call_hangs_while_the_broker_is_away_and_all_work_when_it_is_ba
     server.start()
     for _ in range(100):
         try:
+            await log.open("orders", False)  # as is to be done after every reconnect
             assert await log.head() == 2
             break
         except BrokerUnavailable:
