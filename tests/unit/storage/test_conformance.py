@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from broker_crypto import storage
-from broker_crypto.errors import ForkedState, StoreUnavailable, UsageError
+from broker_crypto.errors import ForkedState, UsageError
 from broker_crypto.limits import STORE_KEY, STORE_KIND
 from broker_crypto.storage import StateStore
 from broker_crypto.testing import Crashed, FaultyStore, crash_at, fail_at
+from tests.support.store_steps import CALLS, STEPS, Content, run, states
 from tests.unit.storage.conftest import GivenKey
-from tests.unit.storage.rows import KINDS, Content, content, fill
+from tests.unit.storage.rows import KINDS, content, fill
 
 
 async def test_a_block_sees_its_own_writes_and_later_blocks_see_them_too(store: StateStore) -> None:
@@ -294,45 +295,6 @@ async def test_no_value_and_no_key_shows_in_a_repr(store: StateStore) -> None:
 
 
 # --- the n-th call fails ------------------------------------------------------------------------------------------
-
-STEPS: list[list[tuple[str, str, bytes, bytes]]] = [
-    [("put", "group", b"a", b"1"), ("put", "epoch", b"1", b"x")],
-    [("get", "group", b"a", b""), ("put", "group", b"a", b"2"), ("delete", "epoch", b"1", b""), ("put", "epoch", b"2", b"y")],
-    [("scan", "epoch", b"", b""), ("put", "staged", b"s", b"z"), ("put", "intent", b"i", b"w")],
-    [("delete", "staged", b"s", b""), ("delete", "intent", b"i", b""), ("put", "group", b"a", b"3")],
-]
-
-
-def states() -> list[Content]:
-    """The content before the first step, and after each."""
-    found: list[Content] = [{}]
-    for step in STEPS:
-        now = dict(found[-1])
-        for name, kind, key, value in step:
-            if name == "put":
-                now[kind, key] = value
-            elif name == "delete":
-                now.pop((kind, key))
-        found.append(now)
-    return found
-
-
-async def run(store: StateStore) -> int:
-    """Run the steps until one fails; how many ended well."""
-    done = 0
-    try:
-        for step in STEPS:
-            async with store.transaction() as tx:
-                for name, kind, key, value in step:
-                    await getattr(tx, name)(*((kind, key, value) if name == "put" else (kind, key)))
-            done += 1
-    except (StoreUnavailable, Crashed):
-        pass
-    return done
-
-
-CALLS = 2 * len(STEPS) + sum(map(len, STEPS))
-
 
 async def test_the_calls_of_the_steps_are_all_counted(store: StateStore) -> None:
     faulty = FaultyStore(store, fail_at(CALLS + 1))
