@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, TypeAlias, TypeVar
 
+from broker_crypto.delivery.ports import GroupLog, Topics
 from broker_crypto.errors import (
     AppendUnknown,
     BrokerUnavailable,
@@ -165,16 +166,12 @@ class MemoryBroker:
         self._wakers: set[asyncio.Event] = set()
         self._topics: dict[str, list[TopicFacts]] = {}
 
-    # clients of it
-
-    def group_log(self) -> MemoryGroupLog:
+    def group_log(self) -> GroupLog:
         """A GroupLog; one for each agent and group."""
         return MemoryGroupLog(self)
 
-    def topics(self) -> MemoryTopics:
+    def topics(self) -> Topics:
         return MemoryTopics(self)
-
-    # what happens to it
 
     def entries(self, group: str) -> list[LogEntry]:
         """What the log holds now, seen past every fault."""
