@@ -12,7 +12,7 @@ from broker_crypto.channels.topic import TopicSettings
 from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.group_policy import RULES, GroupPolicy
 from broker_crypto.delivery.trust import LocalPolicy
-from broker_crypto.observe.metrics import NULL, Metrics
+from broker_crypto.observe.metrics import NULL, Metrics, StoreFigures
 from broker_crypto.policy.rules import GroupSection, Rule
 from broker_crypto.records import Clock, Random
 
@@ -41,20 +41,6 @@ class Parts:
     metrics: Metrics
 
 
-class _StoreWatch:
-    """Tells the metrics how the store does."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._seconds = metrics.histogram("store_commit_seconds")
-        self._errors = metrics.counter("store_errors_total")
-
-    def committed(self, seconds: float, /) -> None:
-        self._seconds.observe(seconds)
-
-    def failed(self, error: errors.BrokerCryptoError, /) -> None:
-        self._errors.add(1)
-
-
 def gather(where: str | Path | policy.Policy, who: str | None, metrics: Metrics, clock: Clock, random: Random) -> Parts:
     """Load, check and open. Raises PolicyError, NotBuilt, UsageError, StateError, StoreUnavailable."""
     loaded = where if isinstance(where, policy.Policy) else policy.load(where, identity=who)
@@ -77,7 +63,7 @@ def open_store(
     if key is None or kept.path is None:
         raise errors.PolicyError("a store on disk needs a path and a key")
     provider = storage.FileKey(key.path or "") if key.provider == "file" else storage.EnvKey(key.variable or "")
-    return storage.open(Path(kept.path), provider, beside=beside, watch=_StoreWatch(metrics), random=random)
+    return storage.open(Path(kept.path), provider, beside=beside, watch=StoreFigures(metrics), random=random)
 
 
 def own(who: identity.Identity) -> Own:
