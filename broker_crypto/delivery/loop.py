@@ -108,6 +108,7 @@ class GroupLoop:
         ended = [intent.id for intent in self.memory.intents.values() if intent.refused is not None]
         if ended:  # whoever asked has had the time since to read why
             await self._forget(*ended)
+        await self._judge_trust()  # the file may be another one now
         self._publish()
 
     async def run(self) -> None:

@@ -24,7 +24,8 @@ class GroupLog(Protocol):
     async def head(self) -> int:
         """The first position not yet written (0 for an empty log), by a read no older than this call.
 
-        Every entry of this group that was acknowledged before the call lies below it.
+        Every entry of this group that was acknowledged before the call lies below it. BrokerUnavailable where the connection
+        was lost since `open`: the log is opened, checked and compared anew.
         """
         ...
 

@@ -52,17 +52,24 @@ class NatsGroupLog:
         self._api = Api(nc, prefix=prefix, timeout=timeout)
         self._replicas = replicas
         self._subject = ""
+        self._opened_at = -1  # reconnects of the client when the log was opened
         self._bell: Bell | None = None
 
     async def open(self, group: str, create: bool) -> str:
         """Create or check the stream; returns its creation time. PolicyConflict names each wrong setting."""
+        self._opened_at = self._nc.stats["reconnects"]
         created = await open_groups_stream(self._api, STREAM, [SUBJECT + ">"], replicas=self._replicas, create=create)
         self._subject = SUBJECT + group
         return created
 
     async def head(self) -> int:
-        """Sequence of the group's last record + 1, told by the leader; 0 while there is none."""
+        """Sequence of the group's last record + 1, told by the leader; 0 while there is none.
+
+        BrokerUnavailable after a reconnect, until the log was opened again: it may be another server, another stream.
+        """
         last = await self._get({"last_by_subj": self._subject})
+        if self._nc.stats["reconnects"] != self._opened_at:
+            raise BrokerUnavailable("the connection came back; the log is to be opened again", subject=self._subject)
         return 0 if last is None else last.position + 1
 
     async def read(self, position: int, limit: int) -> list[LogEntry]:

@@ -69,9 +69,13 @@ class Realm:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.authority = ca.found("test CA", keys.generate(), now_ms=time.time_ns() // 1_000_000)
+        self.authority = ca.found("test CA", keys.generate(), now_ms=self.now_ms())
         (self.folder / "ca.pem").write_bytes(pem.write_certificates((self.authority.certificate,)))
         make_key_file(self.folder / "store.key")
+
+    @staticmethod
+    def now_ms() -> int:
+        return time.time_ns() // 1_000_000
 
     @property
     def topic(self) -> str:
@@ -111,7 +115,7 @@ class Realm:
         place = self.folder / "keys" / "acme"
         if authority is None and (place / f"{name}.pem").exists():
             return
-        who, key = generate(authority or self.authority, uri(name), now_ms=time.time_ns() // 1_000_000)
+        who, key = generate(authority or self.authority, uri(name), now_ms=self.now_ms())
         keys.write(place / f"{name}.key", key)
         (place / f"{name}.pem").write_bytes(pem.write_certificates(who.chain))
 
@@ -132,15 +136,17 @@ class Realm:
         metrics = MemoryMetrics()
         async with Agent.open(policy or self.policy(), identity=uri(name), metrics=metrics) as agent:
             raw = await connect(url or self.url)
+            member = Member(self, name, agent, raw, metrics)
+            close = raw.close
             try:
-                member = Member(self, name, agent, raw, metrics)
                 agent.on(Event, member.events.append)
                 member.nc = connection(raw, agent)
+                close = member.nc.close
                 member.js = member.nc.jetstream()
                 yield member
-                await member.nc.close()
             finally:
-                await raw.close()
+                with suppress(OSError):  # the client's own way of closing where its server is gone
+                    await close()
 
     async def stream(self, raw: Client, *, name: str | None = None, **how: Any) -> JetStreamContext:
         """The stream of the sealed topic."""
