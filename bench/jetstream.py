@@ -4,6 +4,10 @@ The two take turns within every round, on streams of the same kind on one nats-s
 time. Our process keeps to one core and the server to another. The streams are in memory, so that no disk hides what sealing
 costs: with a file and a sync for each record the ratios are nearer to 1.
 
+`plain + floor` is what plain nats-py would do if each record also cost the bare primitives of bench/floor.py, signed alone,
+measured in the same rounds: what no connector that does its work in the same process can pass, unless it spends less on the
+client's part. Where callers publish at once, many records share a signature and this bound does not apply.
+
 Rows: publishing one after the other, and 64 callers at once; fetching in batches of 64 with an acknowledgement each, of records
 that were signed alone and of records that shared signatures; end to end, a subscription iterated while others publish.
 """
@@ -28,6 +32,7 @@ import nats
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 
+from bench.floor import Floor
 from bench.pinning import pinned
 from broker_crypto import Agent
 from broker_crypto_nats import SecureNats
@@ -37,6 +42,7 @@ PAYLOAD = secrets.token_bytes(1024)
 ROUNDS = 9
 SEQUENTIAL, CONCURRENT = 600, 2560  # records a round
 CALLERS, BATCH = 64, 64
+ALONE = "sequential"
 
 Nats = Client | SecureNats
 
@@ -116,7 +122,7 @@ async def measure(side: Side, subject: str) -> dict[str, float]:
         gc.collect()
         rates[work] = count / await seconds(doing())
 
-    for callers, count, word in ((1, SEQUENTIAL, "sequential"), (CALLERS, CONCURRENT, f"{CALLERS} at once")):
+    for callers, count, word in ((1, SEQUENTIAL, ALONE), (CALLERS, CONCURRENT, f"{CALLERS} at once")):
         await side.begin(subject)
         await note(f"publish, {word}", count, lambda: side.publish(count, callers))  # noqa: B023
         await note(f"fetch and ack, published {word}", count, lambda: side.read(count))  # noqa: B023
@@ -125,6 +131,26 @@ async def measure(side: Side, subject: str) -> dict[str, float]:
         await note(f"end to end, {word}", count, lambda: side.both(count, callers))  # noqa: B023
         await side.end()
     return rates
+
+
+def floor_seconds(count: int = 200) -> tuple[float, float]:
+    """Seconds a record to seal and to open, by the bare primitives, signed alone."""
+    floor = Floor(bytes(16), bytes(12), bytes(32), 0, bytes(16), 0, bytes(16), bytes(32), -1, b"orders.x", bytes(32))
+    start = time.perf_counter()
+    sealed = [floor.seal([(None, PAYLOAD)], sequence)[0] for sequence in range(count)]
+    between = time.perf_counter()
+    for record in sealed:
+        floor.open(None, record)
+    return (between - start) / count, (time.perf_counter() - between) / count
+
+
+def add_floor(rates: dict[str, float]) -> None:
+    """What plain would do with the bare primitives on top, for the rows in which each record is signed alone."""
+    seal, opened = floor_seconds()
+    spent = {"publish": seal, "fetch and ack, published": opened, "end to end,": seal + opened}
+    for work, seconds_a_record in spent.items():
+        name = f"publish, {ALONE}" if work == "publish" else f"{work} {ALONE}"
+        rates[name] = 1 / (1 / rates[name] + seconds_a_record)
 
 
 async def sides(stack: AsyncExitStack, folder: Path, url: str) -> dict[str, Side]:
@@ -153,6 +179,10 @@ async def rounds(folder: Path, url: str) -> dict[str, dict[str, list[float]]]:
                 for work, rate in found.items():
                     if number:  # the first warms up
                         rates.setdefault(work, {}).setdefault(name, []).append(rate)
+                if number and name == "nats-py":
+                    add_floor(found)
+                    for work in (work for work in found if work.endswith(ALONE)):
+                        rates[work].setdefault("plain + floor", []).append(found[work])
     return rates
 
 
@@ -167,7 +197,7 @@ def run() -> dict[str, Any]:
             rates = asyncio.run(rounds(Path(place), server.url))
     rows = []
     for work, found in rates.items():
-        values = {name: statistics.median(found[name]) for name in ("broker_crypto", "nats-py")}
+        values = {name: statistics.median(found[name]) for name in ("broker_crypto", "nats-py", "plain + floor") if name in found}
         targets = [{"of": "nats-py", "at_least": 0.7}] if work.startswith("end to end") else []
         spread = {name: [min(found[name]), max(found[name])] for name in found}
         rows.append({"work": work, "values": values, "targets": targets, "spread": spread})

@@ -358,3 +358,37 @@ async def test_core_messages_have_no_place_so_a_second_sight_is_marked(pair: Pai
     first = (await other.next_msg(5)).security
     assert first is not None
     assert not first.duplicate  # another subscription has seen it too; that is no second sight
+
+
+async def test_unsubscribe_with_a_limit_ends_an_iteration_after_all_of_them(pair: Pair) -> None:
+    sub = await pair.bob.nc.subscribe(f"{pair.root}.o.>")
+    await sub.unsubscribe(limit=5)
+    await settle(pair.bob.nc)
+    for at in range(9):
+        await pair.alice.nc.publish(f"{pair.root}.o.x", b"%d" % at)
+    got = []
+    async with asyncio.timeout(5):
+        async for message in sub.messages:
+            got.append(message.data)
+    assert got == [b"%d" % at for at in range(5)]
+
+
+async def test_a_subscription_of_a_few_messages_ends_by_itself(pair: Pair) -> None:
+    sub = await pair.bob.nc.subscribe(f"{pair.root}.o.>", max_msgs=2)
+    await settle(pair.bob.nc)
+    for at in range(2):
+        await pair.alice.nc.publish(f"{pair.root}.o.x", b"%d" % at)
+    async with asyncio.timeout(5):
+        assert [message.data async for message in sub.messages] == [b"0", b"1"]
+
+
+async def test_what_has_come_is_read_after_a_drain(pair: Pair) -> None:
+    sub = await pair.bob.nc.subscribe(f"{pair.root}.o.>")
+    await settle(pair.bob.nc)
+    for at in range(20):
+        await pair.alice.nc.publish(f"{pair.root}.o.x", b"%d" % at)
+    assert (await sub.next_msg(5)).data == b"0"
+    draining = asyncio.create_task(sub.drain())
+    async with asyncio.timeout(5):
+        assert [message.data async for message in sub.messages] == [b"%d" % at for at in range(1, 20)]
+    await draining
