@@ -12,7 +12,7 @@ import pytest
 from broker_crypto import storage
 from broker_crypto.errors import StateCorrupt, StateError, StateVersionError, StoreUnavailable
 from tests.unit.storage.conftest import GivenKey
-from tests.unit.storage.rows import Content, content, fill
+from tests.unit.storage.rows import KINDS, Content, fill
 
 ROWS: Content = {
     ("group", b"orders"): b"the group's state " * 60,
@@ -51,7 +51,8 @@ async def look(path: Path) -> Content:
     for beside in (False, True):
         store = storage.open(path, GivenKey(), beside=beside)
         try:
-            found.append(await content(store))
+            async with store.transaction() as tx:
+                found.append({(kind, key): value for kind in KINDS for key, value in await tx.scan(kind)})
         finally:
             await store.close()
     assert found[0] == found[1]
