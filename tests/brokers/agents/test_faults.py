@@ -18,7 +18,7 @@ from broker_crypto.wire import pem
 from broker_crypto_nats.grouplog import STREAM
 from broker_crypto_nats.jsapi import Api
 from broker_crypto_nats.streams import settings
-from tests.support.agents import Cast, Member, Realm, connect, number_of, take, together, until, uri
+from tests.support.agents import Cast, Member, Realm, number_of, take, together, until, uri
 from tests.support.servers import NatsServer, end, nats_server
 
 SUBJECTS = ["_bc.group.>"]
@@ -106,7 +106,7 @@ async def test_a_broker_restored_from_a_backup_halts_everybody_and_a_restart_doe
 async def test_a_log_whose_beginning_was_purged_halts_everybody(
     own_realm: Realm, own_cast: Cast, own_raw: Client, server: NatsServer, tmp_path: Path
 ) -> None:
-    """The operator keeps a copy of the stream from before its denials were set, fills and purges it, and puts it in the true one's place."""
+    """The operator copies the stream before its denials are set, purges the copy and puts it in the place of the true one."""
     await own_realm.stream(own_raw)
     subject = f"_bc.group.{own_realm.topic}"
     api = Api(own_raw)
