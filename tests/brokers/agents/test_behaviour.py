@@ -134,9 +134,7 @@ async def test_one_store_takes_one_agent(realm: Realm, cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("how", ["through the sealing client", "behind its back"])
-async def test_a_second_connection_takes_the_group_log_over_when_the_first_closes(
-    realm: Realm, cast: Cast, raw: Client, how: str
-) -> None:
+async def test_a_second_connection_takes_the_group_log_over_when_the_first_closes(realm: Realm, cast: Cast, raw: Client, how: str) -> None:
     await realm.stream(raw)
     ops, writer = await cast.all("ops", "writer-1")
     second = await connect(realm.url)
@@ -188,9 +186,7 @@ async def test_a_member_seals_while_the_group_log_cannot_be_read_and_closing_doe
     await asyncio.sleep(0.1)
     channel = ops.agent.channel("nats", f"{own_realm.root}.o.x")
     assert len(channel.seal([(Place(own_realm.topic, -1, f"{own_realm.root}.o.x"), b"payload", None)])) == 1
-    start = time.monotonic()
-    await ops.agent.close()
-    assert time.monotonic() - start < 3, "far less than the log's own patience"
+    await asyncio.wait_for(ops.agent.close(), 4)  # the log itself would wait longer
     with pytest.raises(errors.AgentClosed):
         await asyncio.wait_for(reading, 1)
 

@@ -11,70 +11,9 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
 from broker_crypto import errors
-from broker_crypto.delivery.ports import GroupLog
-from broker_crypto.records import EpochChanged, Joined, LogEntry
-from broker_crypto_nats import SecureNats
+from broker_crypto.records import EpochChanged, Joined
 from tests.support.agents import Cast, Member, Realm, ended, number_of, take, together, until, uri
-
-
-class Barrier:
-    """Holds appends back until `wanted` of them are there, then lets them go together. Open while `wanted` is 0."""
-
-    def __init__(self) -> None:
-        self.wanted = 0
-        self.lost = 0
-        self._there = 0
-        self._go = asyncio.Event()
-
-    async def pass_through(self) -> None:
-        if self.wanted == 0:
-            return
-        self._there += 1
-        if self._there == self.wanted:
-            self.wanted = self._there = 0
-            self._go.set()
-            self._go = asyncio.Event()
-            return
-        go = self._go
-        await go.wait()
-
-
-class HeldLog:
-    """A group log of the shipped connector whose appends pass the barrier first."""
-
-    def __init__(self, inner: GroupLog, barrier: Barrier) -> None:
-        self.inner, self.barrier = inner, barrier
-
-    async def open(self, group: str, create: bool) -> str:
-        return await self.inner.open(group, create)
-
-    async def head(self) -> int:
-        return await self.inner.head()
-
-    async def read(self, position: int, limit: int) -> list[LogEntry]:
-        return await self.inner.read(position, limit)
-
-    async def append(self, record: bytes, expected: int | None) -> int | None:
-        await self.barrier.pass_through()
-        try:
-            return await self.inner.append(record, expected)
-        except errors.LostRace:
-            self.barrier.lost += 1
-            raise
-
-    async def changed(self) -> None:
-        await self.inner.changed()
-
-    async def close(self) -> None:
-        await self.inner.close()
-
-
-def held(barrier: Barrier):  # type: ignore[no-untyped-def]
-    class HeldNats(SecureNats):
-        def group_log(self, replicas: int = 1) -> GroupLog:
-            return HeldLog(super().group_log(replicas), barrier)
-
-    return HeldNats
+from tests.support.held_log import Hand, held
 
 
 async def records_of(realm: Realm, raw: Client) -> int:
@@ -85,27 +24,27 @@ async def records_of(realm: Realm, raw: Client) -> int:
 
 async def test_two_founders_at_once_end_in_one_group(realm: Realm, cast: Cast, raw: Client) -> None:
     both = realm.policy(lambda m: m["groups"][realm.topic]["roles"].update(admin=[uri("ops"), uri("chief")]))
-    barrier = Barrier()
-    barrier.wanted = 2
-    kind = held(barrier)
+    hand = Hand()
+    hand.wanted = 2
+    kind = held(hand)
     ops, chief = await asyncio.gather(*(cast(name, both, connection=kind) for name in ("ops", "chief")))
     await together(ops, chief)
-    assert barrier.lost == 1
+    assert hand.lost == 1
     assert sorted(e.founded for m in (ops, chief) for e in m.of(Joined)) == [False, True]
     assert {member.identity for member in ops.group.members} == {uri("ops"), uri("chief")}
     assert await records_of(realm, raw) == 2, "one founding, one joining"
 
 
 async def test_twenty_rounds_of_three_committing_at_once_end_equal_and_lose_no_intent(realm: Realm, cast: Cast) -> None:
-    barrier = Barrier()
-    members = [await cast(name, connection=held(barrier)) for name in ("ops", "writer-1", "reader-1")]
+    hand = Hand()
+    members = [await cast(name, connection=held(hand)) for name in ("ops", "writer-1", "reader-1")]
     await together(*members)
-    lost_before, epoch = barrier.lost, members[0].group.epoch
+    lost_before, epoch = hand.lost, members[0].group.epoch
     for _ in range(20):
-        barrier.wanted = 3
+        hand.wanted = 3
         await asyncio.gather(*(member.group.rotate() for member in members))
         await together(*members)
-    assert barrier.lost - lost_before >= 20, "in each round two of three lost the first race"
+    assert hand.lost - lost_before >= 20, "in each round two of three lost the first race"
     assert [member.group.intents for member in members] == [(), (), ()]
     assert members[0].group.epoch == epoch + 60
     committers = [e.committer for e in members[0].of(EpochChanged)[-60:]]
