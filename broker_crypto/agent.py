@@ -310,7 +310,6 @@ class Agent:
 
     async def _run(self, loop: GroupLoop) -> None:
         try:
-            await loop.load()
             await loop.run()
         except Exception as error:
             loop.fail(error)

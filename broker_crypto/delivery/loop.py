@@ -59,6 +59,7 @@ class GroupLoop:
         self._log_id = ""
         self._retired: list[GroupLog] = []
         self._opened = False
+        self._loaded = False
         self._closing = False
         self._poke = asyncio.Event()
         self._readers: list[asyncio.Future[None]] = []
@@ -109,6 +110,7 @@ class GroupLoop:
         if ended:  # whoever asked has had the time since to read why
             await self._forget(*ended)
         await self._judge_trust()  # the file may be another one now
+        self._loaded = True
         self._publish()
 
     async def run(self) -> None:
@@ -118,6 +120,8 @@ class GroupLoop:
             while not self._closing:
                 self._poke.clear()
                 try:
+                    if not self._loaded:
+                        await self.load()
                     await self._close_retired()
                     wait = await self.turn()
                     patience = _PATIENCE[0]

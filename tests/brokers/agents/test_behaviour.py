@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import nats
+import nats.js.errors
 import pytest
 from nats.aio.client import Client
+from nats.js.api import ConsumerConfig
 
 from broker_crypto import Agent, errors
 from broker_crypto.records import EpochChanged, Joined, Marked, MemberJoined, Place, Refused
 from broker_crypto_nats import SecureNats
-from tests.support.agents import Cast, Realm, connect, number_of, numbered, take, together, until, uri
+from tests.support.agents import Cast, Member, Realm, connect, number_of, numbered, take, together, until, uri
 from tests.support.servers import NatsServer
 
 
@@ -296,3 +300,50 @@ async def test_padding_and_sealed_headers_hold_from_end_to_end(realm: Realm, cas
     for message in await take(await reader.reader(), 3):
         assert message.headers == headers
     assert reader.agent.groups[realm.topic].name == realm.topic
+
+
+async def test_a_server_killed_again_and_again_under_members_that_write_read_and_commit_costs_nobody_anything(
+    own_realm: Realm, own_cast: Cast, own_raw: Client, server: NatsServer
+) -> None:
+    await own_realm.stream(own_raw)
+    ops, writer, reader = members = await own_cast.all("ops", "writer-1", "reader-1")
+    acknowledged: set[int] = set()
+    read: set[int] = set()
+
+    async def write(member: Member, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            while number not in acknowledged:
+                try:
+                    await member.js.publish(f"{own_realm.root}.o.{member.name}", numbered(number), timeout=0.5)
+                except (nats.errors.Error, TimeoutError):
+                    await asyncio.sleep(0.05)
+                else:
+                    acknowledged.add(number)
+
+    async def read_on() -> None:
+        subscription = await reader.reader("r", config=ConsumerConfig(ack_wait=2))
+        while True:
+            try:
+                messages = await subscription.fetch(64, timeout=0.5)
+                for message in messages:
+                    read.add(number_of(message.data))
+                    await message.ack()
+            except (nats.errors.Error, nats.js.errors.Error, errors.BrokerUnavailable, TimeoutError):
+                await asyncio.sleep(0.05)
+
+    reading = asyncio.ensure_future(read_on())
+    writing = [asyncio.ensure_future(write(m, iter(range(first, 600, 2)))) for first, m in enumerate((ops, writer))]
+    for _ in range(5):
+        rotating = [asyncio.ensure_future(member.group.rotate()) for member in members]
+        await asyncio.sleep(0.05)
+        server.kill()
+        server.start()
+        await asyncio.wait_for(asyncio.gather(*rotating), 60)
+        await together(*members)
+    await asyncio.wait_for(asyncio.gather(*writing), 60)
+    await until(lambda: read >= acknowledged or reading.done(), "everything acknowledged is read")
+    assert not reading.done()
+    reading.cancel()
+    assert acknowledged == set(range(600))
+    assert not reader.of(Refused)
+    assert ops.group.epoch == 2 + 15

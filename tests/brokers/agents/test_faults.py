@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import nats
@@ -225,6 +227,20 @@ async def test_a_file_that_differs_from_a_writers_founding_is_cured_by_the_found
         assert [m.identity for m in writer.group.members] == [uri("writer-1")]
     cured = await cast("reader-1")
     await together(writer, cured)
+
+
+async def test_a_spoiled_row_of_the_group_is_told_at_the_start_and_nobody_joins_anew_in_its_place(realm: Realm, cast: Cast) -> None:
+    ops, writer = await cast.all("ops", "writer-1")
+    await writer.nc.close()
+    await writer.agent.close()
+    with closing(sqlite3.connect(realm.state("writer-1") / "state.db")) as database, database:
+        (value,) = database.execute("SELECT value FROM rows WHERE kind = 'group'").fetchone()
+        spoiled = value[:-1] + bytes((value[-1] ^ 1,))
+        database.execute("UPDATE rows SET value = ? WHERE kind = 'group'", (spoiled,))
+    epoch = ops.group.epoch
+    with pytest.raises(errors.StateCorrupt, match="kind='group'"):
+        await cast("writer-1")
+    assert ops.group.epoch == epoch
 
 
 async def test_an_agent_whose_certificate_the_group_does_not_take_says_why_and_writes_nothing(
