@@ -130,6 +130,33 @@ async def test_two_agents_in_one_process_are_two_members(realm: Realm, cast: Cas
         assert {m.security.sender for m in await take(await member.reader(), 2)} == {uri("ops"), uri("writer-1")}
 
 
+async def test_an_agent_of_two_groups_keeps_them_apart(realm: Realm, cast: Cast, raw: Client) -> None:
+    js = await realm.stream(raw)
+    await js.add_stream(name=f"{realm.topic}-b", subjects=[f"{realm.root}.b.>"])
+
+    def second(policy):  # type: ignore[no-untyped-def]
+        policy["groups"][f"{realm.topic}-b"] = policy["groups"][realm.topic]
+        policy["topics"].append({"topic": f"{realm.topic}-b", "subjects": [f"{realm.root}.b.>"], "channel": "mls"})
+
+    ops, reader = await cast.all("ops", "reader-1", policy=realm.policy(second))
+    for member in (ops, reader):
+        await member.agent.ready(timeout=20)
+        assert {name: group.state for name, group in member.agent.groups.items()} == {realm.topic: "member", f"{realm.topic}-b": "member"}
+    other = [member.agent.groups[f"{realm.topic}-b"] for member in (ops, reader)]
+    await until(lambda: other[0].epoch == other[1].epoch == 1)
+    await other[0].rotate()
+    assert ops.group.epoch == 1
+    await until(lambda: other[1].epoch == 2)
+    await ops.publish(1)
+    await ops.js.publish(f"{realm.root}.b.x", numbered(2))
+    await js.publish(f"{realm.root}.b.x", (await js.get_msg(realm.topic, 1)).data)
+    assert [number_of(m.data) for m in await take(await reader.reader(), 1)] == [1]
+    subscription = await reader.js.pull_subscribe(f"{realm.root}.b.>")
+    assert [number_of(m.data) for m in await take(subscription, 1)] == [2]
+    with pytest.raises(errors.Relocated):
+        await subscription.fetch(1)
+
+
 async def test_one_store_takes_one_agent(realm: Realm, cast: Cast) -> None:
     await cast("ops")
     with pytest.raises(errors.StateLocked):
