@@ -169,9 +169,12 @@ class Agent:
             raise closed or errors.GroupNotReady(topic=topic) from None
 
     def _sections_of(self, topic: str) -> list[GroupSection]:
-        """The group of a topic: by the rule that has this name, else by the one that covers it."""
-        rule = next((rule for rule in self.policy.rules if rule.topic == topic), None) or self.policy.route(topic)
+        rule = self._rule_of(topic)
         return [self.policy.group(rule.group)] if rule.group is not None else []
+
+    def _rule_of(self, topic: str) -> Rule:
+        """The rule that has this name, else the one that covers it: a topic may be called like a subject of another."""
+        return next((rule for rule in self.policy.rules if rule.topic == topic), None) or self.policy.route(topic)
 
     def follow(self, group: str) -> Group:
         """Follow a group of the policy from now on, and give its face. Raises PolicyError, NotBuilt."""
@@ -371,7 +374,7 @@ class Agent:
 
     def subjects(self, topic: str) -> Sequence[str]:
         """The patterns of subjects that a topic of the policy covers."""
-        return self.policy.route(topic).subjects
+        return self._rule_of(topic).subjects
 
     async def catch_up(self, behind: Behind) -> None:
         """Return when the group log was read to the head it had after this call. BrokerUnavailable if that takes `epoch_wait`:
@@ -395,7 +398,7 @@ class Agent:
 
     def judge(self, error: errors.RecordRefused) -> Decision:
         """What a connector does with a refused record, by the rule of its topic."""
-        return Decision(self.policy.route(error.fields["topic"]).on_failure)
+        return Decision(self._rule_of(error.fields["topic"]).on_failure)
 
     def seen(self, results: Sequence[object]) -> None:
         """Told after a batch was handed out. What is counted and reported happens where it is opened."""

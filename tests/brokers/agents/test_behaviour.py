@@ -157,6 +157,20 @@ async def test_an_agent_of_two_groups_keeps_them_apart(realm: Realm, cast: Cast,
         await subscription.fetch(1)
 
 
+async def test_a_topic_that_is_called_like_a_subject_of_another_is_still_itself(realm: Realm, cast: Cast, raw: Client) -> None:
+    js = await realm.stream(raw)
+
+    def other_first(policy):  # type: ignore[no-untyped-def]
+        policy["topics"].insert(0, {"topic": "other", "subjects": [realm.topic], "channel": "plain"})
+        policy["topics"][1]["on_failure"] = "skip"
+
+    ops, reader = await cast.all("ops", "reader-1", policy=realm.policy(other_first))
+    await js.publish(f"{realm.root}.o.x", b"no envelope")
+    await ops.publish(1)
+    assert [number_of(m.data) for m in await take(await reader.reader(), 1)] == [1]
+    assert list(reader.agent.subjects(realm.topic)) == [f"{realm.root}.o.>"]
+
+
 async def test_one_store_takes_one_agent(realm: Realm, cast: Cast) -> None:
     await cast("ops")
     with pytest.raises(errors.StateLocked):
