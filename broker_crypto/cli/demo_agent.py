@@ -177,7 +177,8 @@ async def run(folder: Path, name: str, url: str) -> None:
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     async with Agent.open(folder / "policy.yaml", identity=f"agent://demo/{name}") as agent:
-        raw = await nats.connect(url, allow_reconnect=False)  # the demo's server is there or the demo is over
+        # The demo's server is there, or the demo is over.
+        raw = await nats.connect(url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1)
         client = SecureNats(raw, agent)
         await obey(Worker(name, folder, agent, client.jetstream(), raw), stdin)
         await client.close()
