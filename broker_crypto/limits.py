@@ -83,7 +83,6 @@ POLICY_DEPTH = 16  # levels of a policy file: PolicyError
 KAFKA_TOPIC_MAX = 249  # characters of a topic's name (org.apache.kafka.common.internals.Topic): PolicyError
 POLICY_VALUE_MAX = 64 * 1024  # bytes of what `${NAME}` or `${file:PATH}` stands for: PolicyError
 
-MAX_PENDING = 4096  # proposals sent by themselves that a member keeps for a commit of the epoch: PeerError
 
 # --- times --------------------------------------------------------------------------------------------------------
 EPOCH_WAIT_SECONDS = 30.0  # default of `epoch_wait`

@@ -218,3 +218,14 @@ def test_every_command_explains_itself_with_an_example(path: tuple[str, ...]) ->
     if not isinstance(command, click.Group):
         assert f"broker-crypto {' '.join(path)}" in text.split("Example", 1)[-1]
         assert "--json" in text
+
+
+def test_every_claim_of_security_names_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) >= 20
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).is_file() or f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8") + "def ("
+    ]
+    assert not missing
