@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ import click
 
 from broker_crypto import Agent, parts, policy
 from broker_crypto.cli.output import Output, day, machine_readable, no, policy_option
+from broker_crypto.cli.reach import reached
 from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.reading import read_group
 from broker_crypto.delivery.state import INTENT, Intent, prefix
@@ -181,17 +181,12 @@ async def _head(loaded: policy.Policy, name: str) -> int | None:
     broker = loaded.brokers.get(section.log or next(iter(loaded.brokers), ""))
     if broker is None:
         return None
-    connector = importlib.import_module(f"broker_crypto_{broker.type}")
     try:
-        async with asyncio.timeout(HEAD_SECONDS):
-            connection = await connector.connect(broker, lambda topic: loaded.route(topic).subjects)
-            try:
-                log = connection.group_log(broker.replicas)
-                await log.open(section.log_name, create=False)
-                head: int = await log.head()
-                await log.close()
-            finally:
-                await connection.close()
+        async with asyncio.timeout(HEAD_SECONDS), reached(loaded, broker.name) as connection:
+            log = connection.group_log(broker.replicas)
+            await log.open(section.log_name, create=False)
+            head: int = await log.head()
+            await log.close()
     except (BrokerUnavailable, PolicyError, TimeoutError):
         return None
     return head

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from broker_crypto import policy
 from broker_crypto.channels.record import COMPRESSED, HEADERS, MARKER, PADDED, read_record
 from broker_crypto.cli.output import Output, machine_readable, policy_option
+from broker_crypto.cli.reach import reached
 from broker_crypto.delivery import log_records
 from broker_crypto.errors import MalformedInput, MalformedRecord, NotEncrypted, UnsupportedRecord, UsageError
 from broker_crypto.mls.framing import MLSMessage, PublicMessage
@@ -56,13 +56,9 @@ async def _stored(loaded: policy.Policy, stream: str, sequence: int) -> bytes:
     named = [b for b in loaded.brokers.values() if b.type == "nats"]
     if len(named) != 1:
         raise UsageError("STREAM@SEQUENCE needs exactly one NATS broker in the policy", brokers=[b.name for b in named])
-    connector = importlib.import_module("broker_crypto_nats")
-    connection = await connector.connect(named[0], lambda topic: loaded.route(topic).subjects)
-    try:
+    async with reached(loaded, named[0].name) as connection:
         data: bytes = await connection.stored(stream, sequence)
-        return data
-    finally:
-        await connection.close()
+    return data
 
 
 def describe(data: bytes) -> dict[str, Any]:

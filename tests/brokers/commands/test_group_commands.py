@@ -133,3 +133,23 @@ async def test_inspect_shows_records_of_a_stream_a_file_and_stdin_without_keys(s
     code, out = await shell.run("inspect", "ORDERS@99")
     assert code == 3
     assert "no such message" in out
+
+
+async def test_policy_check_compares_with_the_brokers_settings_where_it_is_asked_to(shell: Shell, server: NatsServer) -> None:
+    told = await shell.answer("policy", "check", "--brokers")
+    assert told["ok"]
+    assert any("orders" in note for note in told["notes"])
+    await shell.answer("group", "rotate", "orders")
+    assert not (await shell.answer("policy", "check", "--brokers"))["notes"]
+    raw = await nats.connect(server.url)
+    config = (await raw.jetstream().stream_info("BC_GROUPS")).config
+    await raw.jetstream().update_stream(config.evolve(max_msgs=1000))
+    await raw.jetstream().add_stream(name="ORDERS", subjects=["orders.>"], max_msgs_per_subject=1)
+    await raw.close()
+    code, out = await shell.run("policy", "check", "--brokers")
+    assert code == 1
+    assert "max_msgs" in out
+    assert "key_retention: forever" in out
+    server.stop()
+    code, out = await shell.run("policy", "check", "--brokers")
+    assert code == 3
