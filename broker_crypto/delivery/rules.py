@@ -28,7 +28,7 @@ from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION, EXTENSION
 from broker_crypto.delivery.log_records import COMMIT, FOUNDING, CommitData, GroupRecord, commit_hash
 from broker_crypto.errors import BrokerCryptoError, MalformedInput, PeerError
 from broker_crypto.mls import leaf as mls_leaf
-from broker_crypto.mls.framing import MLSMessage, PublicMessage
+from broker_crypto.mls.framing import MLSMessage, PublicMessage, Sender, SenderType
 from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.mls.proposals import Commit, ExternalInit, ProposalRef, Remove
 from broker_crypto.mls.public import PublicGroup, PublicStaged
@@ -186,20 +186,30 @@ def _judge_commit(chain: Chain, record: GroupRecord, entry: LogEntry, sender: li
         raise PeerError("no commit in a PublicMessage", rule="form")
     _refuse(any(isinstance(p, ProposalRef) for p in message.content.content.proposals), "by_reference")
     _refuse(message.content.epoch != record.epoch, "epoch")
-    staged = chain.public.stage(message)
+    signed = message.authenticated
+    chain.public.check_place(signed.content)
+    chain.public.check_signature(signed)
+    sender += _known_signer(chain, signed.content.sender)
+    staged = chain.public.stage_content(signed, pending={})
     data = CommitData.decode(message.content.authenticated_data)  # behind the signature: decoding costs more than checking it
     path = staged.path
     if path is None:
         raise PeerError("a commit without a path", rule="path")
-    sender.append(identity_of(path.leaf_node))
     _refuse(data.fences is not None, "fences")
     _refuse(data.time < chain.time or abs(data.time - entry.time_ms) > limits.COMMIT_TIME_WINDOW_MS, "time")
     _check_proposals(chain, staged)
     identity = chain.policy.check_leaf(path.leaf_node, data.time)
+    sender += [] if sender else [identity]
     _check_replaced(chain, staged, identity)
     external_pub = _check_group_info(record, staged)
     counted = Counted(staged, message, commit_hash(record.message), data, identity, external_pub)
     return counted, _after(chain, record, counted)
+
+
+def _known_signer(chain: Chain, sender: Sender) -> list[str]:
+    """The identity of a member. One who joins is nobody yet: its certificates say what they like until they count."""
+    leaf = chain.public.tree.leaf(sender.index) if sender.type is SenderType.MEMBER else None
+    return [] if leaf is None else [identity_of(leaf)]
 
 
 def _after(chain: Chain, record: GroupRecord, counted: Counted) -> Chain:
