@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from broker_crypto import limits
 from broker_crypto.crypto.suites import Suite
 from broker_crypto.crypto.suites import suite as suite_of
-from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION, EXTENSION, GroupPolicy, identity_of
+from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION, EXTENSION, RULES, GroupPolicy, identity_of
 from broker_crypto.delivery.log_records import COMMIT, FOUNDING, CommitData, GroupRecord, commit_hash
 from broker_crypto.errors import BrokerCryptoError, MalformedInput, PeerError
 from broker_crypto.mls import leaf as mls_leaf
@@ -157,13 +157,16 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
     _refuse(len(context.group_id) != 32, "founding_group_id")
     tree_data = _exactly(message.extensions, (mls_leaf.RATCHET_TREE, mls_leaf.EXTERNAL_PUB))[0]
     policy = read_policy(context.extensions)
+    _refuse(policy.rules != RULES, "founding_rules")  # only an admin's commit raises them
     _refuse(policy.group != group, "founding_group")
     _refuse(bool(policy.barred or policy.revoked), "founding_barred")
     _refuse(abs(policy.time - broker_time_ms) > limits.COMMIT_TIME_WINDOW_MS, "time")
-    public = PublicGroup.from_group_info(message, RatchetTree.decode(suite_of(context.cipher_suite), tree_data))
-    leaves = list(public.tree.leaves())
-    _refuse([i for i, _ in leaves] != [0] or message.signer != 0, "founding_leaf")
-    founder = policy.check_leaf(leaves[0][1], policy.time)
+    tree = RatchetTree.decode(suite_of(context.cipher_suite), tree_data)
+    leaf = tree.leaf(0)
+    if leaf is None or tree.size != 1 or message.signer != 0:  # a wider tree shrinks when it is stored, and hashes otherwise then
+        raise PeerError("a founding with another tree than one leaf", rule="founding_leaf")
+    public = PublicGroup.from_group_info(message, tree)
+    founder = policy.check_leaf(leaf, policy.time)
     _usable_external_pub(public.suite, message)
     return Chain(
         group=group,
@@ -174,7 +177,7 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
         began=policy.time,
         paths={0: policy.time},
         founder=founder,
-        founder_leaf=leaves[0][1],
+        founder_leaf=leaf,
         founding_policy=policy,
         policy_signer=founder,
     )
