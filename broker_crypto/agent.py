@@ -124,7 +124,7 @@ class Agent:
         self._closed = True
         for running in self._running.values():
             for channel in running.channels:
-                channel.closed_by = errors.AgentClosed()
+                channel.close(errors.AgentClosed())
             await running.loop.close()
         self._housekeeping.cancel()
         tasks = [running.task for running in self._running.values()]

@@ -253,6 +253,8 @@ class Opener:
             if new is not None and _same_epoch(epoch.view, new):
                 epoch.view = new
                 kept[name] = epoch
+            else:
+                epoch.keys.topic_secret.wipe()
         senders: dict[int, dict[bytes, Sender]] = {}
         leaves: dict[int, LeafCache] = {}
         for partition, table in self._senders.items():

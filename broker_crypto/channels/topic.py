@@ -168,6 +168,14 @@ class TopicChannel:
         """A reader with its own marks, for one consumer or subscription; keys and verified roots are shared."""
         return TopicReader(self._opener, whole=whole)
 
+    def close(self, error: BrokerCryptoError) -> None:
+        """Seal and open nothing any more: sealing raises `error`, every epoch is forgotten, its secrets are wiped."""
+        sealing = self._sealing
+        self.closed_by = error
+        self.view = GroupView(epochs={}, current=-1)
+        if sealing is not None:
+            sealing.topic_keys.topic_secret.wipe()
+
     def redraw(self) -> None:
         """Seal in a new stream: the wall clock jumped against the monotonic one."""
         self._sealer.redraw()

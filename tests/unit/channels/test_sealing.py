@@ -14,9 +14,9 @@ import pytest
 from broker_crypto.channels import sealing
 from broker_crypto.channels.record import Prefix, Rest, read_record
 from broker_crypto.channels.topic import TopicChannel, TopicSettings
-from broker_crypto.errors import GroupNotReady, LockedOut, MayNotWrite, NotBuilt, NotThisGroup, PolicyConflict, UsageError
+from broker_crypto.errors import AgentClosed, GroupNotReady, LockedOut, MayNotWrite, NotBuilt, NotThisGroup, PolicyConflict, UsageError
 from broker_crypto.limits import MAX_RECORD
-from broker_crypto.records import Header, Place
+from broker_crypto.records import Behind, Header, Place
 from tests.support.snapshot import snapshot
 from tests.support.topic_world import READER, TOPIC, World, opened, place, sealed
 
@@ -290,3 +290,20 @@ def test_the_largest_record_goes_both_ways() -> None:
 def test_settings_that_are_not_built_or_cannot_be_are_refused_by_name(settings: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         World().channel(**settings)
+
+
+def test_a_closed_channel_seals_and_opens_nothing_and_its_secrets_are_wiped() -> None:
+    world = World()
+    channel = world.channel()
+    (data,) = sealed(channel, b"x")
+    opened(channel, data, place(1))
+    sealing_epoch, opening_epochs = channel._sealing, list(channel._opener._epochs.values())
+    assert sealing_epoch is not None
+    assert opening_epochs
+    channel.close(AgentClosed())
+    for keys in (sealing_epoch.topic_keys, *(epoch.keys for epoch in opening_epochs)):
+        with pytest.raises(UsageError, match="wiped"):
+            keys.topic_secret.reveal()
+    with pytest.raises(AgentClosed):
+        sealed(channel, b"y")
+    assert isinstance(channel.open([(place(1), data, None)])[0], Behind)
