@@ -11,11 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from broker_crypto.delivery.group_policy import identity_of
 from broker_crypto.delivery.log_records import record_hash
-from broker_crypto.delivery.rules import Chain, Verdict, judge
+from broker_crypto.delivery.rules import Chain, Counted, Verdict, judge
 from broker_crypto.mls.group import CannotEnter, Group
+from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.records import LogEntry, RosterEntry
 
 JOINING, MEMBER, LOCKED_OUT, REMOVED, LEFT, HALTED = "joining", "member", "locked_out", "removed", "left", "halted"
+
+_MISLED = ("external_init", "confirmation_tag")  # how an external commit fails that was made for another key than ours
 
 Intervals = tuple[tuple[int, int | None], ...]  # (first, last) epoch; None: still open
 
@@ -107,14 +110,14 @@ def follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes,
         return _entered(base, verdict, mine, known, own=True)
     if verdict.kind == "founding" or member.mls is None:
         return Step(base, verdict, moved=True)
-    return _others(base, verdict, member.mls, known)
+    return _others(base, verdict, member, member.mls, known=known)
 
 
 def _same_context(mine: Group, verdict: Verdict) -> bool:
     return verdict.chain is not None and mine.public.context == verdict.chain.public.context
 
 
-def _others(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int, RosterEntry]) -> Step:
+def _others(base: Membership, verdict: Verdict, before: Membership, mls: Group, *, known: Mapping[int, RosterEntry]) -> Step:
     commit = verdict.commit
     if commit is None:
         return Step(base, verdict, moved=True)
@@ -132,7 +135,16 @@ def _others(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int, 
             entered=_close(base.entered, mls.public.epoch),
             missed=(*base.missed, (mls.public.epoch + 1, None)),
         )
-        return Step(out, verdict, moved=True, ended_ms=ended, lock_out=error.reason, alarm=commit.sender)
+        return Step(out, verdict, moved=True, ended_ms=ended, lock_out=error.reason, alarm=_suspect(before, commit, error.reason))
+
+
+def _suspect(before: Membership, commit: Counted, reason: str) -> str:
+    """Whom to name: the committer; where a joiner was misled by a false external_pub, the member that signed it."""
+    chain = before.chain
+    if chain is None or not before.mend or not commit.staged.external or reason not in _MISLED:
+        return commit.sender
+    signer = chain.public.tree.leaf(GroupInfo.decode(chain.info).signer)
+    return commit.sender if signer is None else identity_of(signer)
 
 
 def _entered(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int, RosterEntry], own: bool = False) -> Step:

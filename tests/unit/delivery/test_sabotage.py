@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from broker_crypto.delivery import committer
 from broker_crypto.delivery.plan import Habits
+from broker_crypto.mls.group_info import GroupInfo
+from broker_crypto.mls.leaf import EXTERNAL_PUB, Extension
 from broker_crypto.records import LockedOut
+from broker_crypto.wire import tls
 from tests.support.saboteur import wrong_commit
 from tests.support.world import Actor, World, same_epoch
 
@@ -85,3 +91,35 @@ async def test_a_newcomer_that_meets_a_false_external_pub_is_in_one_epoch_with_e
     await late.turn()
     assert late.state == "member"
     await mended(world, [*actors, late])
+
+
+async def test_who_signed_a_false_external_pub_is_named_not_who_was_misled_by_it() -> None:
+    world = World()
+    actors = await five(world)
+    await strike(world, actors[1], "external_pub")
+    late = world.actor("reader-9")
+    await late.turn()
+    await world.settle(*actors)
+    told = [e for a in actors for e in a.events if isinstance(e, LockedOut)]
+    assert len(told) == 5
+    assert {(e.reason, e.suspect) for e in told} == {("confirmation_tag", "agent://acme/writer-1")}
+
+
+async def test_a_joiner_whose_init_does_not_open_is_named_where_the_key_was_sound() -> None:
+    world = World()
+    actors = await five(world)
+    late = world.actor("reader-9")
+    chain = actors[0].loop.member.chain
+    assert chain is not None
+    _, other = chain.public.suite.derive_key_pair(b"\x05" * 32)
+    false = Extension(EXTERNAL_PUB, tls.opaque(other))
+    info = GroupInfo.decode(chain.info)
+    await late.turn()  # reads, joins
+    entries = world.broker.entries("orders")
+    lied = replace(chain, info=replace(info, extensions=(false, info.extensions[1])).encode())
+    commit = committer.join(lied, late.own, world.clock.now_ms(), world.random)
+    world.broker.replace("orders", entries[-1].position, record=commit.record)
+    for actor in actors:
+        await actor.turn()
+    told = [e for a in actors for e in a.events if isinstance(e, LockedOut)]
+    assert {(e.reason, e.suspect) for e in told} == {("confirmation_tag", "agent://acme/reader-9")}
