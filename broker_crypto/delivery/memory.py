@@ -41,9 +41,9 @@ class GroupMemory:
         """Read the group's rows. Raises StateCorrupt."""
         key = state.prefix(self.member.group)
         async with store.transaction() as tx:
-            row, cursor = await tx.get(state.GROUP, key), await tx.get(state.CURSOR, key)
-            if row is not None:
-                self.member = state.decode_member(row, state.decode_cursor(cursor) if cursor else None)
+            row, seen = await tx.get(state.GROUP, key), await tx.get(state.CURSOR, key)
+            cursor = state.decode_cursor(seen) if seen else None
+            self.member = state.decode_member(row, cursor) if row is not None else replace(self.member, cursor=cursor)
             for _, value in await tx.scan(state.EPOCH, key):
                 self._keep(state.decode_epoch(value))
             for _, value in await tx.scan(state.STAGED, key):
