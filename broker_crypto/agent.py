@@ -22,9 +22,10 @@ from broker_crypto.channels.bound import BoundChannel, Watcher
 from broker_crypto.channels.plain import PlainChannel
 from broker_crypto.channels.topic import TopicChannel
 from broker_crypto.delivery.handle import Group
-from broker_crypto.delivery.loop import GroupLoop, Services
+from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.ports import GroupLog, Topics
+from broker_crypto.delivery.services import Services
 from broker_crypto.observe.events import EventHub
 from broker_crypto.observe.metrics import NULL, Metrics
 from broker_crypto.policy.rules import GroupSection, Rule
@@ -128,6 +129,15 @@ class Agent:
             await running.loop.close()
         self._housekeeping.cancel()
         tasks = [running.task for running in self._running.values()]
+        try:
+            await self._end(tasks, timeout)
+        finally:  # also where closing itself is given up
+            for task in tasks:
+                task.cancel()
+            self._hub.close()
+            await self._store.close()
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]], timeout: float) -> None:
         for grace in (limits.CLOSE_GRACE_SECONDS, timeout):  # whoever waits for a broker is not waited for
             late = [task for task in tasks if not task.done()]
             if late:
@@ -135,8 +145,6 @@ class Agent:
             for task in late:
                 task.cancel()
         await asyncio.gather(self._housekeeping, *tasks, *(c.close() for c in self._made), return_exceptions=True)
-        self._hub.close()
-        await self._store.close()
 
     def _open_or_raise(self) -> None:
         if self._closed:
@@ -380,8 +388,10 @@ class Agent:
         """Return when the group log was read to the head it had after this call. BrokerUnavailable if that takes `epoch_wait`:
         the record is then to be held, not refused, for nobody knows whether its epoch is there.
 
-        An epoch id that was not there is remembered for a minute; for it this returns at once.
+        Raises why nobody reads the log (AgentClosed, what halted the group), for which it is to be held too. An epoch id that
+        was not there is remembered for a minute; for it this returns at once.
         """
+        self._open_or_raise()
         now = self._clock.monotonic()
         missed = self._missing.get(behind.epoch_id)
         if missed is not None and now - missed < limits.BEHIND_SECONDS:

@@ -10,38 +10,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state, views
 from broker_crypto.delivery.committer import Own, Staged
-from broker_crypto.delivery.membership import HALTED, JOINING, MEMBER, Membership, Seen
+from broker_crypto.delivery.membership import Membership, Seen, halted, resumed
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
 from broker_crypto.delivery.rules import judge
+from broker_crypto.delivery.services import Services
 from broker_crypto.delivery.trust import LocalPolicy, trusts
-from broker_crypto.records import Clock, ClockSkew, Event, GroupView, Halted, Joined, LogEntry, Random
-from broker_crypto.storage.port import StateStore
+from broker_crypto.delivery.waiting import Waiters, first_of, rung
+from broker_crypto.records import ClockSkew, Halted, Joined, LogEntry
 
 _FETCH = 64  # entries a fetch, and so a transaction
 _PATIENCE = (0.1, 5.0)  # s, first and longest wait for a broker or store out of reach
 _TOO_OLD_MS = limits.COMMIT_TIME_WINDOW_MS - 15_000  # a staged commit that waited longer is built anew
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the loop stands on. `report(event)` and `publish(view, closed_by)` are called after a transaction has committed."""
-
-    store: StateStore
-    clock: Clock
-    random: Random
-    report: Callable[[Event], None]
-    publish: Callable[[GroupView, errors.BrokerCryptoError | None], None]
-    count: Callable[[str], None]  # a commit's verdict
-    joined: Callable[[str, float], None]  # an external commit of ours: done or refused, after so many s
 
 
 class GroupLoop:
@@ -62,14 +50,16 @@ class GroupLoop:
         self._loaded = False
         self._closing = False
         self._poke = asyncio.Event()
-        self._readers: list[asyncio.Future[None]] = []
-        self._watchers: list[asyncio.Future[None]] = []
+        self._fault: errors.BrokerCryptoError | None = None  # what ended `run`
+        self._readers = Waiters()
+        self._watchers = Waiters()
         self._empty_since: float | None = None
         self._sent_at: dict[bytes, float] = {}
         self._dead: set[bytes] = set()
         self._lost = 0
         self._refusals = 0
         self._hold_until = 0.0
+        self._mend_since: float | None = None
         self._refused_for = ""
         self._suspicious = False
         self._join_began: float | None = None
@@ -123,12 +113,8 @@ class GroupLoop:
                     if not self._loaded:
                         await self.load()
                     await self._close_retired()
-                    wait = await self.turn()
+                    wait = await self._turn_or_halt()
                     patience = _PATIENCE[0]
-                    self._meet(None)
-                except (errors.LogRolledBack, errors.GroupLogTruncated) as error:
-                    await self._halt(error)
-                    wait = plan.FOREVER
                 except errors.BrokerCryptoError as error:
                     self._opened = False
                     self._meet(error)
@@ -138,6 +124,20 @@ class GroupLoop:
             self.use(None)
             await self._close_retired()
 
+    async def _turn_or_halt(self) -> float:
+        try:
+            wait = await self.turn()
+        except (errors.LogRolledBack, errors.GroupLogTruncated) as error:
+            self._opened = False
+            self._meet(error)  # nothing is sealed from here on, whether the halt can be stored or not
+            try:
+                await self._halt(error)
+            except errors.StoreUnavailable:
+                return _PATIENCE[1]
+            return plan.FOREVER
+        self._meet(None)
+        return wait
+
     def _meet(self, trouble: errors.BrokerCryptoError | None) -> None:
         if (trouble is None) != (self.trouble is None) or str(trouble) != str(self.trouble):
             self.trouble = trouble
@@ -146,7 +146,9 @@ class GroupLoop:
     def fail(self, error: Exception) -> None:
         """`load` or `run` ended with a fault: nobody seals behind it, nobody waits for it."""
         fault = errors.GroupError("following the group ended", group=self.group, fault=type(error).__name__)
-        self._meet(error if isinstance(error, errors.BrokerCryptoError) and not error.retriable else fault)
+        self._fault = error if isinstance(error, errors.BrokerCryptoError) and not error.retriable else fault
+        self._meet(self._fault)
+        self._readers.release()
 
     async def _close_retired(self) -> None:
         while self._retired:
@@ -156,25 +158,35 @@ class GroupLoop:
         """End `run` at its next rest, and release who waits."""
         self._closing = True
         self._poke.set()
-        self._wake()
+        self._watchers.release()
+        self._readers.release()
 
     async def catch_up(self) -> None:
-        """Return when the log has been read to the head that it had after this call."""
-        if self._closing or self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
-            return
-        future = asyncio.get_running_loop().create_future()
-        self._readers.append(future)
+        """Return when the log has been read to the head that it had after this call.
+
+        Raises why nobody reads it: AgentClosed, the error that halted the group, the fault that ended `run`.
+        """
+        self._raise_if_unread()
         self._poke.set()
-        await future
+        await self._readers.wait()
+        self._raise_if_unread()
+
+    def _raise_if_unread(self) -> None:
+        if self._closing:
+            raise errors.AgentClosed()
+        if self._fault is not None:
+            raise self._fault
+        if self.member.halt is not None:
+            raise views.HALTS[self.member.halt](group=self.group)
 
     async def changed(self) -> None:
         """Return after the next change of the membership."""
-        future = asyncio.get_running_loop().create_future()
-        self._watchers.append(future)
-        await future
+        await self._watchers.wait()
 
     async def want(self, kind: str) -> None:
         """Store an intent, return when the log shows it done; GroupError with the reason where it ended refused."""
+        if self._closing:
+            raise errors.AgentClosed()
         intent = state.Intent(self._services.random(16), kind, self._services.clock.now_ms())
         async with self._services.store.transaction() as tx:
             await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
@@ -217,24 +229,17 @@ class GroupLoop:
 
     async def turn(self) -> float:
         """Read to the head, then append what is due and read again. Returns the s after which something may be due."""
-        if self._log is None:
-            return plan.FOREVER
-        if self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
+        log = self._log  # this one to the end of the turn: `use` may bring another meanwhile
+        if log is None or self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
             return plan.FOREVER
         if not self._opened:
-            await self._open(self._log)
-        waiting, self._readers = self._readers, []
-        try:
-            await self._read(self._log)
-            await self._look_again(self._log)
-        except BaseException:
-            self._readers = waiting + self._readers
-            raise
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+            await self._open(log)
+        asked = self._readers.asked()
+        await self._read(log)
+        doubt = await self._look_again(log)
+        self._readers.release(asked)
         await self._judge_trust()
-        return await self._act(self._log)
+        return min(doubt, await self._act(log))
 
     async def _open(self, log: GroupLog) -> None:
         self._log_id = await log.open(self.group, create=True)
@@ -244,13 +249,19 @@ class GroupLoop:
                 raise errors.LogRolledBack("the log was made anew", group=self.group)
             await self._compare(log, cursor.last)
             await self._compare_epoch(log)
-        self._opened = True
+        self._opened = self._log is log
 
-    async def _look_again(self, log: GroupLog) -> None:
+    async def _look_again(self, log: GroupLog) -> float:
+        """Compare where something looked odd, at most once in 10 s; the s after which there is something to compare."""
+        if not self._suspicious:
+            return plan.FOREVER
         now = self._services.clock.monotonic()
-        if self._suspicious and now - self._compared_at >= limits.CURSOR_CHECK_SECONDS:
-            self._suspicious, self._compared_at = False, now
-            await self._compare_epoch(log)
+        wait = self._compared_at + limits.CURSOR_CHECK_SECONDS - now
+        if wait > 0:
+            return wait
+        await self._compare_epoch(log)
+        self._suspicious, self._compared_at = False, now
+        return plan.FOREVER
 
     async def _compare_epoch(self, log: GroupLog) -> None:
         cursor = self.member.cursor
@@ -291,17 +302,20 @@ class GroupLoop:
             self._dead.clear()
             self._sent_at.clear()
             self._lost = self._refusals = 0
-            self._hold_until, self._refused_for = 0.0, ""
-        await self._own_verdicts(change.refused)
+            self._hold_until, self._refused_for, self._mend_since = 0.0, "", None
+        self.clock_off_ms = 0 if change.own else self.clock_off_ms
         for event in change.events:
             if isinstance(event, Joined):
                 self._tell_joined("done")
             self._services.report(event)
         self._publish()
+        await self._own_verdicts(change.refused)
 
     async def _own_verdicts(self, refused: dict[bytes, tuple[str, int]]) -> None:
         """An own record that does not count: refused for its time, it is built anew by the broker's clock."""
         for digest, (reason, broker_ms) in refused.items():
+            if digest in self._dead:
+                continue  # a second copy
             self._dead.add(digest)
             staged = self.memory.staged.get(digest)
             if reason == "time":
@@ -328,7 +342,7 @@ class GroupLoop:
             for intent in ended:
                 await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
         self.memory.intents.update({intent.id: intent for intent in ended})
-        self._wake()
+        self._watchers.release()
 
     def _tell_joined(self, outcome: str) -> None:
         began, self._join_began = self._join_began, None
@@ -344,16 +358,13 @@ class GroupLoop:
         if not trusted and member.halt is None:
             await self._halt(errors.UntrustedFounding(group=self.group, founder=member.chain.founder))
         elif trusted and member.halt == code:
-            await self._store(replace(member, halt=None, state=MEMBER if member.mls else JOINING))
+            await self._store(resumed(member))
 
     async def _halt(self, error: errors.GroupError) -> None:
         if self.member.halt != error.code:
-            await self._store(replace(self.member, halt=error.code, state=HALTED))
+            await self._store(halted(self.member, error.code))
             self._services.report(Halted(self.group, error.code))
-        for future in self._readers:
-            if not future.done():
-                future.set_result(None)
-        self._readers = []
+        self._readers.release()
 
     async def _store(self, member: Membership) -> None:
         async with self._services.store.transaction() as tx:
@@ -363,16 +374,7 @@ class GroupLoop:
 
     def _publish(self) -> None:
         self._services.publish(self.memory.view(self.own), self.closed_by())
-        self._wake()
-
-    def _wake(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        readers: list[asyncio.Future[None]] = []
-        if self._closing:
-            readers, self._readers = self._readers, []
-        for future in (*watchers, *readers):
-            if not future.done():
-                future.set_result(None)
+        self._watchers.release()
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -398,12 +400,15 @@ class GroupLoop:
     def _due(self) -> Due:
         clock = self._services.clock
         empty = clock.monotonic() - self._empty_since if self._empty_since is not None else 0.0
+        if self.member.mend and self._mend_since is None:
+            self._mend_since = clock.monotonic()
+        false = clock.monotonic() - self._mend_since if self._mend_since is not None else 0.0
         return plan.due(
             self.member,
             self.local,
             self.own.identity,
             habits=self.habits,
-            now=Now(clock.now_ms(), empty),
+            now=Now(clock.now_ms(), empty, false),
             intents=list(self.memory.intents.values()),
         )
 
@@ -465,6 +470,9 @@ class GroupLoop:
             await log.append(staged.record, expected)
         except errors.AppendUnknown:
             pass
+        except errors.GroupTooLarge as error:
+            self._dead.add(staged.hash)
+            await self._refused(error.code, staged.intents)
         except errors.LostRace:
             self._lost += 1
             self._sent_at.pop(staged.hash, None)
@@ -476,18 +484,7 @@ class GroupLoop:
         """Until something changed in the log, somebody pokes, or `wait` s are over."""
         if self._closing or self._poke.is_set():
             return
-        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._poke.wait())]
+        waits: list[Coroutine[Any, Any, object]] = [self._poke.wait()]
         if self._log is not None and self._opened:
-            tasks.append(asyncio.ensure_future(self._bell(self._log)))
-        try:
-            await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _bell(self, log: GroupLog) -> None:
-        try:
-            await log.changed()
-        except errors.BrokerUnavailable:
-            await asyncio.sleep(1.0)
+            waits.append(rung(self._log))
+        await first_of(waits, wait)

@@ -97,6 +97,11 @@ def follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes,
 
     Never raises for an input; a record that does not count changes nothing but the cursor.
     """
+    step = _follow(member, entry, log, staged, known=known)
+    return step if member.halt is None else replace(step, next=replace(step.next, state=HALTED))
+
+
+def _follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes, Group], *, known: Mapping[int, RosterEntry]) -> Step:
     verdict = judge(member.chain, entry, member.group)
     seen = Seen.of(entry)
     moved = verdict.kind in ("founding", "commit")
@@ -166,6 +171,17 @@ def _entered(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int,
     return Step(nxt, verdict, moved=True, own=own, epoch=epoch_of(chain, mls, known), ended_ms=ended)
 
 
+def halted(member: Membership, code: str) -> Membership:
+    """Halted by the error of this code; what else it is stays, to be shown again by `resumed`."""
+    return replace(member, halt=code, state=HALTED)
+
+
+def resumed(member: Membership) -> Membership:
+    """What it was before it halted, and has become since."""
+    missing = bool(member.missed) and member.missed[-1][1] is None
+    return replace(member, halt=None, state=MEMBER if member.mls else LOCKED_OUT if missing else JOINING)
+
+
 def _close(intervals: Intervals, last: int) -> Intervals:
     if not intervals or intervals[-1][1] is not None:
         return intervals
@@ -192,10 +208,7 @@ def roster_of(chain: Chain, known: Mapping[int, RosterEntry]) -> dict[int, Roste
     roster: dict[int, RosterEntry] = {}
     for index, leaf in chain.public.tree.leaves():
         old = known.get(index)
-        if old is not None and old.signature_key == leaf.signature_key:
-            may_write = chain.policy.may_write(old.identity)
-            roster[index] = old if may_write == old.may_write else old._replace(may_write=may_write)
-        else:
-            identity = identity_of(leaf)
-            roster[index] = RosterEntry(identity, leaf.signature_key, chain.policy.may_write(identity))
+        identity = identity_of(leaf)  # of the leaf as it is now: a key may come back under another certificate
+        entry = RosterEntry(identity, leaf.signature_key, chain.policy.may_write(identity))
+        roster[index] = old if old is not None and old == entry else entry
     return roster

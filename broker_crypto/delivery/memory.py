@@ -15,10 +15,14 @@ from broker_crypto.storage.port import StateStore, Transaction
 
 @dataclass(slots=True)
 class Change:
-    """What some entries made. `epochs` are new or ended ones, `refused` own records: hash -> (rule, broker's time)."""
+    """What some entries made.
+
+    `own`: a record of ours counted. `epochs` are new or ended ones, `refused` own records: hash -> (rule, broker's time).
+    """
 
     member: Membership
     moved: bool = False
+    own: bool = False
     epochs: dict[bytes, Epoch] = field(default_factory=dict)
     settled: set[bytes] = field(default_factory=set)
     refused: dict[bytes, tuple[str, int]] = field(default_factory=dict)
@@ -91,7 +95,7 @@ class GroupMemory:
             step = follow(before, entry, log, pending, known)
             change.member = step.next
             change.verdicts.append(step.verdict.kind if step.lock_out is None else "locked_out")
-            if step.verdict.kind == "invalid" and step.verdict.hash in pending:
+            if step.verdict.kind == "invalid" and step.verdict.hash in pending and self.staged[step.verdict.hash].record == entry.record:
                 change.refused[step.verdict.hash] = (step.verdict.reason, entry.time_ms)
             if not step.moved:
                 continue
@@ -100,14 +104,16 @@ class GroupMemory:
             if step.epoch is not None:
                 current, known = step.epoch, dict(step.epoch.roster)
                 change.epochs[current.epoch_id] = current
-            self._note_own(change, step, own, now_ms)
+            self._note_own(change, step, now_ms)
             change.moved, pending = True, {}
+            change.refused.clear()  # what was refused before is of an epoch that is over
             change.events += _events(before, step, own)
         return change
 
-    def _note_own(self, change: Change, step: Step, own: Own, now_ms: int) -> None:
+    def _note_own(self, change: Change, step: Step, now_ms: int) -> None:
         if not step.own:
             return
+        change.own = True
         staged = self.staged.get(step.verdict.hash)
         change.settled |= set(staged.intents) if staged else set()
         commit = step.verdict.commit

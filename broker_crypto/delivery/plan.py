@@ -26,10 +26,11 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Wall clock (ms), and for how many s the log has been seen empty."""
+    """Wall clock (ms), and for how many s the log has been seen empty, and the head's external_pub false."""
 
     ms: int
     empty_for: float = 0.0
+    false_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,12 @@ def _founding(policy: GroupPolicy, identity: str, now: Now) -> Due:
 
 def resync_wait(member: Membership, now_ms: int) -> float:
     """Seconds until the next resync: none, then 10 s doubling to 10 min, by resyncs in force within the last 10 min."""
-    recent = [t for t in member.resyncs if now_ms - t < limits.RESYNC_FORGET_SECONDS * 1000]
+    ages = [abs(now_ms - t) / 1000 for t in member.resyncs]  # a clock that was set back makes none of them last longer
+    recent = [age for age in ages if age < limits.RESYNC_FORGET_SECONDS]
     if not recent:
         return 0.0
     gap: float = min(limits.RESYNC_MIN_SECONDS * 2.0 ** (len(recent) - 1), limits.RESYNC_MAX_SECONDS)
-    return gap - (now_ms - recent[-1]) / 1000
+    return gap - recent[-1]
 
 
 def _rotation(member: Membership, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
@@ -83,7 +85,7 @@ def _rotation(member: Membership, habits: Habits, now: Now, intents: Sequence[In
     since_epoch = (now.ms - chain.time) / 1000
     waits = [_interval(habits) - (now.ms - chain.paths.get(mls.leaf, chain.time)) / 1000]
     if member.mend:
-        waits.append(spread - since_epoch)
+        waits.append(spread - now.false_for)
     if habits.epoch_max_age is not None:
         waits.append(habits.epoch_max_age + spread - since_epoch)
     wait = min(waits)

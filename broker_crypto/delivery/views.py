@@ -39,21 +39,22 @@ def epoch_view(epoch: Epoch, group_id: bytes) -> EpochView | None:
 
 def group_view(member: Membership, views: Mapping[bytes, EpochView], erased: frozenset[bytes], own: Own) -> GroupView:
     """The whole view: which epochs open, which one seals."""
+    if member.halt == errors.UntrustedFounding.code:  # as one who has read nothing: what it may yet open is not refused for good
+        return GroupView(epochs={}, current=-1, erased=erased)
     current = member.chain.epoch if member.chain else -1
     sealing = None
     if closed_by(member, own.identity) is None and member.mls is not None:
         sealing = next((v for v in views.values() if v.epoch == member.mls.public.epoch), None)
-    readable = views if member.halt != errors.UntrustedFounding.code and member.state != LEFT else {}
     missed = _closed(member.missed, current)
     return GroupView(
-        epochs=dict(readable),
+        epochs={} if member.state == LEFT else dict(views),
         current=current,
         sealing=sealing,
         leaf=member.mls.leaf if member.mls else None,
         absent=_between(_closed(member.entered, current), missed, current),
         missed=missed,
         erased=erased,
-        signature_private=own.signature_private,
+        signature_private=member.mls.signature_private if member.mls else None,
     )
 
 

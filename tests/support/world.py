@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.handle import Group
-from broker_crypto.delivery.loop import GroupLoop, Services
+from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.delivery.plan import Habits
+from broker_crypto.delivery.services import Services
 from broker_crypto.delivery.trust import LocalPolicy
 from broker_crypto.errors import BrokerUnavailable, GroupError
 from broker_crypto.identity import ca, identity, keys

@@ -1,0 +1,23 @@
+"""What the loop of a group stands on, and whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker_crypto import errors
+from broker_crypto.records import Clock, Event, GroupView, Random
+from broker_crypto.storage.port import StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the loop stands on. `report(event)` and `publish(view, closed_by)` are called after a transaction has committed."""
+
+    store: StateStore
+    clock: Clock
+    random: Random
+    report: Callable[[Event], None]
+    publish: Callable[[GroupView, errors.BrokerCryptoError | None], None]
+    count: Callable[[str], None]  # a commit's verdict
+    joined: Callable[[str, float], None]  # an external commit of ours: done or refused, after so many s
