@@ -57,10 +57,15 @@ class GroupMemory:
 
     async def refresh_intents(self, store: StateStore) -> None:
         """Read the intents again, if another process may have stored one."""
-        if self.stale_intents:
-            self.stale_intents = False
+        if not self.stale_intents:
+            return
+        self.stale_intents = False  # who stores another one from here on says so again
+        try:
             async with store.transaction() as tx:
-                self.intents = await self._read_intents(tx)
+                self.intents = await self._read_intents(tx)  # in the block: whoever stores one comes behind it
+        except BaseException:
+            self.stale_intents = True
+            raise
 
     async def _read_intents(self, tx: Transaction) -> dict[bytes, state.Intent]:
         rows = await tx.scan(state.INTENT, state.prefix(self.member.group))
