@@ -55,7 +55,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/basedpyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(PYTEST) -q $(STYLE)
 
 unit vectors brokers crash interop: $(VENV)/.dev
