@@ -112,7 +112,7 @@ def _follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes
     base = replace(member, cursor=cursor, chain=verdict.chain, mend=False)
     mine = staged.get(verdict.hash)
     if mine is not None and _same_context(mine, verdict):
-        return _entered(base, verdict, mine, known, own=True)
+        return replace(_entered(base, verdict, member, mine, known=known), own=True)
     if verdict.kind == "founding" or member.mls is None:
         return Step(base, verdict, moved=True)
     return _others(base, verdict, member, member.mls, known=known)
@@ -131,7 +131,7 @@ def _others(base: Membership, verdict: Verdict, before: Membership, mls: Group, 
         gone = replace(base, state=JOINING, mls=None, entered=_close(base.entered, mls.public.epoch))
         return Step(gone, verdict, moved=True, ended_ms=ended)
     try:
-        return _entered(base, verdict, mls.enter(commit.staged, commit.message), known)
+        return _entered(base, verdict, before, mls.enter(commit.staged, commit.message), known=known)
     except CannotEnter as error:
         out = replace(
             base,
@@ -152,7 +152,7 @@ def _suspect(before: Membership, commit: Counted, reason: str) -> str:
     return commit.sender if signer is None else identity_of(signer)
 
 
-def _entered(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int, RosterEntry], own: bool = False) -> Step:
+def _entered(base: Membership, verdict: Verdict, before: Membership, mls: Group, *, known: Mapping[int, RosterEntry]) -> Step:
     chain, number = base.chain, mls.public.epoch
     if chain is None:
         raise ValueError("an epoch without a chain")
@@ -168,7 +168,8 @@ def _entered(base: Membership, verdict: Verdict, mls: Group, known: Mapping[int,
         mend=chain.external_pub != mls.external_public,
     )
     ended = verdict.commit.data.time if verdict.commit else None
-    return Step(nxt, verdict, moved=True, own=own, epoch=epoch_of(chain, mls, known), ended_ms=ended)
+    same = before.mls is not None and before.chain is not None and before.chain.policy is chain.policy
+    return Step(nxt, verdict, moved=True, epoch=epoch_of(chain, mls, known, same_policy=same), ended_ms=ended)
 
 
 def halted(member: Membership, code: str) -> Membership:
@@ -188,7 +189,7 @@ def _close(intervals: Intervals, last: int) -> Intervals:
     return (*intervals[:-1], (intervals[-1][0], last))
 
 
-def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry]) -> Epoch:
+def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry], *, same_policy: bool = False) -> Epoch:
     """The epoch that `mls` is in: its keys exported (RFC 9420 section 8.5), its roster by the group's policy."""
     suite, group_id = mls.public.suite, mls.public.group_id
     return Epoch(
@@ -198,17 +199,22 @@ def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry]) -> Epoc
         began=chain.time,
         ended=None,
         topics=chain.policy.topics,
-        roster=roster_of(chain, known),
+        roster=roster_of(chain, known, same_policy=same_policy),
         stream_secret=mls.export("broker_crypto stream v1", group_id, suite.nh),
     )
 
 
-def roster_of(chain: Chain, known: Mapping[int, RosterEntry]) -> dict[int, RosterEntry]:
-    """{leaf: entry} of the chain's epoch; entries of `known` that did not change are the same objects."""
+def roster_of(chain: Chain, known: Mapping[int, RosterEntry], *, same_policy: bool) -> dict[int, RosterEntry]:
+    """{leaf: entry} of the chain's epoch; entries of `known` that did not change are the same objects.
+
+    `same_policy`: `known` was made by the policy that the chain has, so that rights need not be looked up again.
+    """
     roster: dict[int, RosterEntry] = {}
     for index, leaf in chain.public.tree.leaves():
-        old = known.get(index)
-        identity = identity_of(leaf)  # of the leaf as it is now: a key may come back under another certificate
+        old, identity = known.get(index), identity_of(leaf)  # as the leaf is now: a key may come back under another certificate
+        if same_policy and old is not None and old.signature_key == leaf.signature_key and old.identity == identity:
+            roster[index] = old
+            continue
         entry = RosterEntry(identity, leaf.signature_key, chain.policy.may_write(identity))
         roster[index] = old if old is not None and old == entry else entry
     return roster
