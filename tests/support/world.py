@@ -123,7 +123,7 @@ class World:
 
     async def again(self, actor: Actor, *, store: StateStore | None = None) -> Actor:
         """The same agent started anew, on its own store or another one."""
-        born = self.actor(actor.name, own=actor.own, store=store or actor.store)
+        born = self.actor(actor.name, own=actor.own, store=store or actor.store, suite=actor.loop.local.suite)
         await born.loop.load()
         return born
 

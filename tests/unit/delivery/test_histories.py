@@ -9,6 +9,7 @@ from dataclasses import fields
 import pytest
 
 from broker_crypto.delivery import plan, state
+from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.membership import Membership
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.rules import Chain, judge
@@ -41,6 +42,7 @@ class History:
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
         self.world = World(seed=seed, compare_and_set=bool(seed % 2))
+        self.suite, self.scheme = ((1, "ed25519"), (2, "p256"), (3, "ed25519"))[seed % 3]
         self.actors: list[Actor] = []
         self.said: dict[int, tuple[object, ...]] = {}
         self.chain: Chain | None = None
@@ -49,7 +51,7 @@ class History:
     async def step(self) -> None:
         if len(self.actors) < 2 or (len(self.actors) < len(NAMES) and self.draw.random() < 0.08):
             name = NAMES[len(self.actors)]
-            self.actors.append(self.world.actor(name, habits=Habits(jitter=self.draw.random())))
+            self.actors.append(self.actor(name))
             return
         actor = self.draw.choice(self.actors)
         what = self.draw.choices(
@@ -57,6 +59,10 @@ class History:
             [12, 3, 1, 1, 1, 2, 1, 3],
         )[0]
         await what(actor)
+
+    def actor(self, name: str, own: Own | None = None) -> Actor:
+        own = own or self.world.own(name, scheme=self.scheme)
+        return self.world.actor(name, own=own, suite=self.suite, habits=Habits(jitter=self.draw.random()))
 
     async def turn(self, actor: Actor) -> None:
         await actor.turn()
@@ -107,7 +113,7 @@ class History:
 
     async def lose(self, actor: Actor) -> None:
         """Its store is gone; it comes back with its key."""
-        self.actors[self.actors.index(actor)] = self.world.actor(actor.name, own=actor.own)
+        self.actors[self.actors.index(actor)] = self.actor(actor.name, actor.own)
 
     async def wait(self, actor: Actor) -> None:
         self.world.clock.advance(self.draw.choice([0.01, 0.5, 3, 30, 200]))
@@ -177,7 +183,7 @@ def test_everybody_says_the_same_at_every_record_and_is_together_in_the_end(seed
             await history.step()
         await history.to_the_end()
         entries = history.world.broker.entries("orders")
-        late = history.world.actor("writer-9")
+        late = history.actor("writer-9")
         await history.to_the_end()
         await history.world.settle(late, *history.actors)
         assert same_epoch(late, *history.actors)
