@@ -189,12 +189,17 @@ def _close(intervals: Intervals, last: int) -> Intervals:
     return (*intervals[:-1], (intervals[-1][0], last))
 
 
+def epoch_id_of(mls: Group) -> bytes:
+    """The id (16 bytes) of the epoch that `mls` is in: another one for the same number in another log."""
+    return mls.export("broker_crypto epoch id v1", mls.public.group_id, 16)
+
+
 def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry], *, same_policy: bool = False) -> Epoch:
     """The epoch that `mls` is in: its keys exported (RFC 9420 section 8.5), its roster by the group's policy."""
     suite, group_id = mls.public.suite, mls.public.group_id
     return Epoch(
         epoch=mls.public.epoch,
-        epoch_id=mls.export("broker_crypto epoch id v1", group_id, 16),
+        epoch_id=epoch_id_of(mls),
         suite=suite.number,
         began=chain.time,
         ended=None,

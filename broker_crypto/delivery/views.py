@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from broker_crypto import errors
 from broker_crypto.delivery.committer import Own
-from broker_crypto.delivery.membership import JOINING, LEFT, LOCKED_OUT, MEMBER, Epoch, Intervals, Membership
+from broker_crypto.delivery.membership import JOINING, LEFT, LOCKED_OUT, MEMBER, Epoch, Intervals, Membership, epoch_id_of
 from broker_crypto.records import EpochView, GroupView
 
 HALTS: dict[str, type[errors.GroupError]] = {
@@ -44,7 +44,7 @@ def group_view(member: Membership, views: Mapping[bytes, EpochView], erased: fro
     current = member.chain.epoch if member.chain else -1
     sealing = None
     if closed_by(member, own.identity) is None and member.mls is not None:
-        sealing = next((v for v in views.values() if v.epoch == member.mls.public.epoch), None)
+        sealing = views.get(epoch_id_of(member.mls))
     missed = _closed(member.missed, current)
     return GroupView(
         epochs={} if member.state == LEFT else dict(views),
