@@ -69,7 +69,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# Renews the lock files from locks/*.in; UV names a uv (https://docs.astral.sh/uv). run and docs follow the versions of dev.
+# Renews the lock files from locks/*.in; UV names a uv. run and docs follow the versions of dev.
 UV ?= uv
 COMPILE = $(UV) pip compile -q --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
 lock:
