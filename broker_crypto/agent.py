@@ -212,8 +212,8 @@ class Agent:
     async def _member(self, running: _Running) -> None:
         while True:
             error = running.loop.closed_by()
-            if error is None or isinstance(error, errors.MayNotWrite):
-                return
+            if error is None or isinstance(error, errors.MayNotWrite) or error is running.loop.conflict():
+                return  # a member, who may read at least
             if not error.retriable:
                 raise error
             self._open_or_raise()

@@ -17,13 +17,14 @@ from typing import Any
 from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state, views
 from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.membership import Membership, Seen, halted, resumed
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
 from broker_crypto.delivery.rules import judge
 from broker_crypto.delivery.services import Services
-from broker_crypto.delivery.trust import LocalPolicy, trusts
+from broker_crypto.delivery.trust import LocalPolicy, conflict, trusts
 from broker_crypto.delivery.waiting import Waiters, first_of, rung
 from broker_crypto.records import ClockSkew, Halted, Joined, LogEntry
 
@@ -51,6 +52,7 @@ class GroupLoop:
         self._closing = False
         self._poke = asyncio.Event()
         self._fault: errors.BrokerCryptoError | None = None  # what ended `run`
+        self._judged: tuple[GroupPolicy, errors.PolicyConflict | None] | None = None
         self._readers = Waiters()
         self._watchers = Waiters()
         self._empty_since: float | None = None
@@ -76,7 +78,7 @@ class GroupLoop:
 
         A broker out of reach does not stop a member; a log that cannot be followed for another reason does.
         """
-        error, trouble = views.closed_by(self.member, self.own.identity), self.trouble
+        trouble, error = self.trouble, views.closed_by(self.member, self.own.identity) or self.conflict()
         waiting = error is not None and error.retriable
         if trouble is not None and not trouble.retriable and (error is None or waiting):
             return trouble
@@ -85,6 +87,13 @@ class GroupLoop:
             if held_up:
                 return errors.GroupNotReady(group=self.group, missing=f"{error.fields['missing']}; {held_up}")
         return error
+
+    def conflict(self) -> errors.PolicyConflict | None:
+        """What the group's policy allows beyond the own file; the same object as long as the policy is."""
+        chain = self.member.chain
+        if chain is not None and (self._judged is None or self._judged[0] is not chain.policy):
+            self._judged = chain.policy, conflict(self.local, chain)
+        return self._judged[1] if chain is not None and self._judged is not None else None
 
     def use(self, log: GroupLog | None) -> None:
         """Take another connection's log (the one before closed), or none."""

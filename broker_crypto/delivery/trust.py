@@ -1,4 +1,4 @@
-"""Whether this agent trusts a group's founding: by its own file, never by what others decided."""
+"""Whether this agent trusts a group's founding, and seals for it: by its own file, never by what others decided."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from broker_crypto.delivery.group_policy import ADMIN, GroupPolicy
 from broker_crypto.delivery.rules import Chain
-from broker_crypto.errors import PeerError
+from broker_crypto.errors import PeerError, PolicyConflict
+from broker_crypto.records import Anchor
+from broker_crypto.wire import names
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,25 @@ def trusts(local: LocalPolicy, chain: Chain) -> bool:
     if local.policy.role_of(chain.founder) == ADMIN or local.fits(suite, chain.founding_policy):
         return True
     return local.fits(suite, chain.policy) and local.policy.role_of(chain.policy_signer) == ADMIN
+
+
+def conflict(local: LocalPolicy, chain: Chain) -> PolicyConflict | None:
+    """What the group allows beyond the own file: another suite, an anchor, a reader. None where there is nothing.
+
+    Nothing is sealed then, for what is sealed is read by whom the group lets in; reading and following go on. Every role reads.
+    """
+    suite, policy = chain.public.suite.number, chain.policy
+    if suite != local.suite:
+        return PolicyConflict("the group has another suite than this file", group=chain.group, suite=suite, file=local.suite)
+    for anchor in policy.anchors:
+        for prefix in anchor.identities:
+            if not any(_speaks(own, anchor, prefix) for own in local.policy.anchors):
+                return PolicyConflict("the group has an anchor that this file does not have", group=chain.group, identities=prefix)
+    for pattern, role in policy.roles:
+        if not any(names.fits(own, pattern) for own, _ in local.policy.roles):  # each `*` in it is inside one of the file's
+            return PolicyConflict("the group lets in whom this file does not", group=chain.group, pattern=pattern, role=role)
+    return None
+
+
+def _speaks(own: Anchor, anchor: Anchor, prefix: str) -> bool:
+    return own.certificate == anchor.certificate and any(names.lies_under(prefix, mine) for mine in own.identities)

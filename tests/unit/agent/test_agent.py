@@ -256,3 +256,15 @@ async def test_a_member_that_is_locked_out_waits_seals_nothing_and_comes_back(st
         assert stage.open(writer, stage.seal(ops)).payload == b"payload"
         view = writer._running[stage.topic].view
         assert (tuple(view.absent), tuple(view.missed)) == (((0, 0),), ((2, 2),))
+
+
+async def test_an_agent_whose_file_lets_in_fewer_than_the_group_reads_and_seals_nothing(stage: Stage) -> None:
+    fewer = stage.policy(groups={stage.topic: {"roles": {"admin": [uri("ops")], "writer": [uri("writer-1")]}}})
+    async with stage.agent("ops") as ops, stage.agent("writer-1", fewer) as writer:
+        await ops.ready(stage.topic, 10)
+        await writer.ready(stage.topic, 10)
+        await until(lambda: ops.groups[stage.topic].epoch == 1)
+        assert stage.open(writer, stage.seal(ops)).payload == b"payload"
+        with pytest.raises(errors.PolicyConflict, match="lets in"):
+            stage.seal(writer)
+        assert any("lets in" in reason for reason in writer.health().reasons)
