@@ -42,18 +42,18 @@ class GroupMemory:
         self.stale_intents = False
 
     async def load(self, store: StateStore) -> None:
-        """Read the group's rows. Raises StateCorrupt."""
+        """Read the group's rows, all or none. Raises StateCorrupt."""
         key = state.prefix(self.member.group)
         async with store.transaction() as tx:
             row, seen = await tx.get(state.GROUP, key), await tx.get(state.CURSOR, key)
-            cursor = state.decode_cursor(seen) if seen else None
-            self.member = state.decode_member(row, cursor) if row is not None else replace(self.member, cursor=cursor)
-            for _, value in await tx.scan(state.EPOCH, key):
-                self._keep(state.decode_epoch(value))
-            for _, value in await tx.scan(state.STAGED, key):
-                staged = state.decode_staged(value)
-                self.staged[staged.hash] = staged
-            self.intents = await self._read_intents(tx)
+            epochs = [state.decode_epoch(value) for _, value in await tx.scan(state.EPOCH, key)]
+            staged = [state.decode_staged(value) for _, value in await tx.scan(state.STAGED, key)]
+            self.intents = await self._read_intents(tx)  # in the block: whoever stores one comes behind it
+        cursor = state.decode_cursor(seen) if seen else None
+        self.member = state.decode_member(row, cursor) if row is not None else replace(self.member, cursor=cursor)
+        self.staged = {one.hash: one for one in staged}
+        for epoch in epochs:
+            self._keep(epoch)
 
     async def refresh_intents(self, store: StateStore) -> None:
         """Read the intents again, if another process may have stored one."""

@@ -192,3 +192,24 @@ async def test_a_loop_that_runs_meets_every_failure_and_goes_on(moment: Moment) 
         await cast.other.turn()
         await cast.world.running(cast.victim, cast.other, until=lambda: same_epoch(cast.victim, cast.other))
         await same_as_stored(cast.world, cast.victim, cast.inner)
+
+
+async def test_rows_that_cannot_all_be_read_are_not_read_at_all() -> None:
+    cast = Cast()
+    for _, step in cast.steps()[:-3]:
+        await step()
+    for point in range(1, 40):
+        failing = FaultyStore(cast.inner, failing_at(point, None, "before"))
+        born = cast.world.actor("writer-1", own=cast.victim.own, store=failing)
+        before = state.encode_member(born.loop.member)
+        try:
+            await born.loop.load()
+        except errors.StoreUnavailable:
+            memory = born.loop.memory
+            assert (state.encode_member(memory.member), memory.epochs, memory.staged) == (before, {}, {})
+            assert isinstance(born.loop.closed_by(), errors.GroupNotReady)
+        else:
+            assert point > 5
+            assert born.state == "member"
+            return
+    raise AssertionError("it never loads")
