@@ -164,7 +164,7 @@ class UntrustedFounding(GroupError):
     """The group was founded by somebody this agent's policy file does not trust for it."""
 
     code = "untrusted_founding"
-    hint = "bring this file in line with the founder's, or found anew with `generation`"
+    hint = "bring this file in line with the founder's"
 
 
 class UpgradeNeeded(GroupError):
