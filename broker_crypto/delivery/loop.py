@@ -16,6 +16,7 @@ from typing import Any
 
 from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state, views
+from broker_crypto.delivery.appends import Appends
 from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.membership import Membership, Seen, halted, resumed
@@ -30,7 +31,6 @@ from broker_crypto.records import ClockSkew, Halted, Joined, LogEntry
 
 _FETCH = 64  # entries a fetch, and so a transaction
 _PATIENCE = (0.1, 5.0)  # s, first and longest wait for a broker or store out of reach
-_TOO_OLD_MS = limits.COMMIT_TIME_WINDOW_MS - 15_000  # a staged commit that waited longer is built anew
 
 
 class GroupLoop:
@@ -41,9 +41,9 @@ class GroupLoop:
         self.habits = habits or Habits(jitter=services.random(1)[0] / 256)
         self.memory = GroupMemory(Membership(group))
         self.head = 0
-        self.clock_off_ms = 0
         self.trouble: errors.BrokerCryptoError | None = None  # what ended the last turn; None where it went well
         self._services = services
+        self._appends = Appends(services.clock)
         self._log: GroupLog | None = None
         self._log_id = ""
         self._retired: list[GroupLog] = []
@@ -56,13 +56,7 @@ class GroupLoop:
         self._readers = Waiters()
         self._watchers = Waiters()
         self._empty_since: float | None = None
-        self._sent_at: dict[bytes, float] = {}
-        self._dead: set[bytes] = set()
-        self._lost = 0
-        self._refusals = 0
-        self._hold_until = 0.0
         self._mend_since: float | None = None
-        self._refused_for = ""
         self._suspicious = False
         self._join_began: float | None = None
         self._compared_at = -limits.CURSOR_CHECK_SECONDS
@@ -72,6 +66,11 @@ class GroupLoop:
     @property
     def member(self) -> Membership:
         return self.memory.member
+
+    @property
+    def clock_off_ms(self) -> int:
+        """How far the times that are signed are ahead of the own clock."""
+        return self._appends.off_ms
 
     def closed_by(self) -> errors.BrokerCryptoError | None:
         """Why this agent may not seal in the group now.
@@ -83,7 +82,8 @@ class GroupLoop:
         if trouble is not None and not trouble.retriable and (error is None or waiting):
             return trouble
         if isinstance(error, errors.GroupNotReady):
-            held_up = trouble or (self._refused_for and f"it would be refused: {self._refused_for}")
+            refused_for = self._appends.refused_for
+            held_up = trouble or (refused_for and f"it would be refused: {refused_for}")
             if held_up:
                 return errors.GroupNotReady(group=self.group, missing=f"{error.fields['missing']}; {held_up}")
         return error
@@ -308,11 +308,10 @@ class GroupLoop:
             self._services.count(verdict)
         self._suspicious |= "early" in change.verdicts
         if change.moved:
-            self._dead.clear()
-            self._sent_at.clear()
-            self._lost = self._refusals = 0
-            self._hold_until, self._refused_for, self._mend_since = 0.0, "", None
-        self.clock_off_ms = 0 if change.own else self.clock_off_ms
+            self._appends.moved()
+            self._mend_since = None
+        if change.own:
+            self._appends.off_ms = 0
         for event in change.events:
             if isinstance(event, Joined):
                 self._tell_joined("done")
@@ -323,26 +322,19 @@ class GroupLoop:
     async def _own_verdicts(self, refused: dict[bytes, tuple[str, int]]) -> None:
         """An own record that does not count: refused for its time, it is built anew by the broker's clock."""
         for digest, (reason, broker_ms) in refused.items():
-            if digest in self._dead:
+            if not self._appends.kill(digest):
                 continue  # a second copy
-            self._dead.add(digest)
             staged = self.memory.staged.get(digest)
             if reason == "time":
                 off = broker_ms - self._services.clock.now_ms()
-                if abs(off) <= limits.RETIME_MAX_MS:
-                    self.clock_off_ms = off
+                self._appends.retime(off)
                 self._services.report(ClockSkew(self.group, off))
             await self._refused(reason, staged.intents if staged else ())
 
     async def _refused(self, reason: str, intents: tuple[bytes, ...]) -> None:
-        """Hold back: at once again after a first refusal for time, else after 10 s, doubling to 10 min. Intents end but for time."""
-        self._refusals += 1
+        """Hold back. Intents end, but for time."""
+        self._appends.refuse(reason)
         self._tell_joined("refused")
-        self._refused_for = reason
-        tries = self._refusals - (1 if reason == "time" else 0)
-        if tries > 0:
-            hold = min(limits.RESYNC_MIN_SECONDS * 2.0 ** (tries - 1), limits.RESYNC_MAX_SECONDS)
-            self._hold_until = self._services.clock.monotonic() + hold
         ended = [replace(self.memory.intents[i], refused=reason) for i in intents if i in self.memory.intents]
         self._publish()
         if reason == "time" or not ended:
@@ -393,13 +385,13 @@ class GroupLoop:
             wanted = self._due()
             if wanted.wish is None:
                 return wanted.wait
-            held = self._hold_until - self._services.clock.monotonic()
+            held = self._appends.held()
             if held > 0:
                 return held
             staged = self._pending(wanted) or await self._stage(wanted)
             if staged is None:
                 continue
-            patience = self._patience(staged)
+            patience = self._appends.patience(staged)
             if patience > 0:
                 return patience
             await self._append(log, staged)
@@ -423,17 +415,14 @@ class GroupLoop:
 
     def _pending(self, wanted: Due) -> Staged | None:
         """The own record that waits for this epoch, if it still says what is wanted and its time may still count."""
-        epoch = self.member.chain.epoch if self.member.chain else 0
-        for staged in self.memory.staged.values():
-            fits = staged.epoch == epoch and staged.hash not in self._dead and set(wanted.intents) <= set(staged.intents)
-            if fits and abs(self._now_ms() - staged.time) < _TOO_OLD_MS:
-                return staged
-        return None
+        epoch, now = self.member.chain.epoch if self.member.chain else 0, self._now_ms()
+        staged = self.memory.staged.values()
+        return next((one for one in staged if self._appends.may_count(one, epoch, wanted.intents, now)), None)
 
     def _now_ms(self) -> int:
         """The time to sign: own clock (or the broker's, where ours was refused), never before the last that counted."""
         chain = self.member.chain
-        return max(self._services.clock.now_ms() + self.clock_off_ms, chain.time if chain else 0)
+        return max(self._services.clock.now_ms() + self._appends.off_ms, chain.time if chain else 0)
 
     async def _stage(self, wanted: Due) -> Staged | None:
         """Build and store what is wanted; None where everybody would refuse it, so that it never goes out."""
@@ -460,33 +449,21 @@ class GroupLoop:
             return committer.join(member.chain, self.own, now, random)
         return committer.rotate(member.mls, now, wanted.intents, random)
 
-    def _patience(self, staged: Staged) -> float:
-        """Seconds until these bytes may be sent (again): none at first and after a lost race, then 2 s a try."""
-        sent = self._sent_at.get(staged.hash)
-        if sent is None:
-            return 0.0
-        return sent + limits.APPEND_RETRY_SECONDS * max(1, staged.appended) - self._services.clock.monotonic()
-
     async def _append(self, log: GroupLog, staged: Staged) -> None:
         await self._compare_epoch(log)
-        cursor = self.member.cursor
-        expected: int | None = cursor.last.position if cursor else -1
-        if self._lost >= limits.LOST_RACES_BEFORE_BLIND:
-            expected = None
         self.memory.staged[staged.hash] = replace(staged, appended=staged.appended + 1)
-        self._sent_at[staged.hash] = self._services.clock.monotonic()
+        self._appends.sent(staged)
         try:
-            await log.append(staged.record, expected)
+            await log.append(staged.record, self._appends.expected(self.member.cursor))
         except errors.AppendUnknown:
             pass
         except errors.GroupTooLarge as error:
-            self._dead.add(staged.hash)
+            self._appends.kill(staged.hash)
             await self._refused(error.code, staged.intents)
         except errors.LostRace:
-            self._lost += 1
-            self._sent_at.pop(staged.hash, None)
+            self._appends.not_sent(staged, lost=True)
         except errors.BrokerUnavailable:
-            self._sent_at.pop(staged.hash, None)
+            self._appends.not_sent(staged)
             raise
 
     async def _rest(self, wait: float) -> None:
