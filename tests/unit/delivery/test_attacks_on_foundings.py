@@ -24,6 +24,7 @@ from broker_crypto.mls.leaf import (
     RATCHET_TREE,
     REQUIRED_CAPABILITIES,
     Capabilities,
+    Credential,
     Extension,
     LeafNode,
     RequiredCapabilities,
@@ -372,3 +373,72 @@ def a_founder_whose_leaf_another_has_signed(founder: Founder) -> bytes:
     leaf = founder.leaf()
     forged = replace(leaf, signature=founder.leaf().signature)
     return founder.record(founder.info(tree=RatchetTree.of_one(suite(1), forged)))
+
+
+@breaks("usable_key")
+def a_founder_whose_leaf_has_a_key_of_small_order(founder: Founder) -> bytes:
+    return founder.record(founder.info(tree=RatchetTree.of_one(suite(1), founder.leaf(encryption_key=bytes(32)))))
+
+
+@breaks("leaf_certificate_key")
+def a_founder_under_the_certificate_of_another(founder: Founder) -> bytes:
+    credential = Credential.x509(founder.world.own("writer-1").chain)
+    return founder.record(founder.info(tree=RatchetTree.of_one(suite(1), founder.leaf(credential=credential))))
+
+
+@breaks("leaf_certificate_key")
+def a_founder_with_a_p256_certificate_in_a_group_of_ed25519(founder: Founder) -> bytes:
+    credential = Credential.x509(founder.world.own("ops", scheme="p256").chain)
+    return founder.record(founder.info(tree=RatchetTree.of_one(suite(1), founder.leaf(credential=credential))))
+
+
+@breaks("credential")
+def a_founder_with_a_basic_credential(founder: Founder) -> bytes:
+    lists = Capabilities(cipher_suites=(1,), extensions=(EXTENSION,), credentials=(1, 2))
+    leaf = founder.leaf(credential=Credential.basic(b"agent://acme/ops"), capabilities=lists)
+    return founder.record(founder.info(tree=RatchetTree.of_one(suite(1), leaf)))
+
+
+@breaks("founding_group_id")
+def a_group_id_of_33_bytes(founder: Founder) -> bytes:
+    return founder.record(founder.info(context={"group_id": bytes(33)}))
+
+
+@breaks("time")
+def a_founding_at_the_end_of_time(founder: Founder) -> bytes:
+    return with_policy(founder, time=2**63 - 1)
+
+
+@breaks("malformed_input")
+def a_founding_before_1970(founder: Founder) -> bytes:
+    return with_policy(founder, time=-1)
+
+
+@breaks("malformed_input")
+def the_policy_twice(founder: Founder) -> bytes:
+    first, second = founder.extensions()
+    return founder.record(founder.info(context={"extensions": (first, second, second)}))
+
+
+@breaks("founding_leaf")
+def a_founding_signed_as_another_leaf(founder: Founder) -> bytes:
+    return founder.record(founder.info(change=lambda info: replace(info, signer=1)))
+
+
+def test_a_founder_counts_by_the_time_that_it_signs_not_by_the_brokers() -> None:
+    """Its certificate ends 90 days from now, and begins 5 minutes ago."""
+    world = World()
+    own = world.own("ops")
+    world.clock.advance(90 * 86400 - 10)
+    founder = Founder(world, own)
+    record = founder.record()
+    assert founder.judged(record, late_ms=40_000).kind == "founding"
+    world.clock.advance(20)
+    late = founder.judged(founder.record(), late_ms=-20_000)
+    assert (late.kind, late.reason) == ("invalid", "chain.validity")
+
+
+def test_a_founding_that_does_not_count_leaves_the_log_to_the_next(founder: Founder) -> None:
+    refused = founder.judged(a_founder_without_a_role(founder))
+    assert refused.chain is None
+    assert judge(refused.chain, LogEntry(2, founder.world.clock.now_ms(), founder.record()), "orders").kind == "founding"
