@@ -470,6 +470,8 @@ class Agent:
         gauge("group_last_commit_timestamp_seconds", group=name).set(chain.time / 1000)
         if mls is not None:
             gauge("group_last_path_timestamp_seconds", group=name).set(chain.paths.get(mls.leaf, chain.time) / 1000)
-        oldest = min((e.began for e in loop.memory.epochs.values() if e.stream_secret is not None), default=None)
+        epochs = loop.memory.epochs.values()
+        kept = [e.began for e in epochs if e.stream_secret is not None]
+        oldest = min(kept) if kept else max((e.ended for e in epochs if e.ended is not None), default=None)
         if oldest is not None:
             gauge("group_oldest_epoch_timestamp_seconds", group=name).set(oldest / 1000)

@@ -93,6 +93,9 @@ FALSE_EXTERNAL_PUB_SECONDS = 2.0  # random 0..this before a path commit that men
 RESYNC_MIN_SECONDS, RESYNC_MAX_SECONDS, RESYNC_FORGET_SECONDS = 10.0, 600.0, 600.0
 CLOSE_GRACE_SECONDS = 0.5  # a closing agent lets its loops come to their end for so long, then ends them where they wait
 APPEND_RETRY_SECONDS = 2.0  # x tries: the same bytes again when the log shows no answer
+RETENTION_JUMP_MS = 3600_000  # wall clock ahead of the monotonic one by more: nothing is erased for a while
+RETENTION_HOLD_MS = 24 * 3600_000  # for so long
+RETENTION_MARK_MS = 3600_000  # how old the stored moment may be at which an epoch was known to be current
 CURSOR_CHECK_SECONDS = 10.0  # at most one comparison of the cursor in this time for records that look odd
 
 # --- store --------------------------------------------------------------------------------------------------------

@@ -265,6 +265,13 @@ class Halted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class KeysErased(Event):
+    """The keys of these epochs are gone from the store and its files: `key_retention` was over."""
+
+    epochs: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused(Event):
     """A record was refused: the rule's topic, the error's code, the position as the broker counts."""
 

@@ -18,6 +18,7 @@ from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state, views
 from broker_crypto.delivery.appends import Appends
 from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery.eraser import Eraser
 from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.membership import Membership, Seen, halted, resumed
 from broker_crypto.delivery.memory import GroupMemory
@@ -44,6 +45,7 @@ class GroupLoop:
         self.trouble: errors.BrokerCryptoError | None = None  # what ended the last turn; None where it went well
         self._services = services
         self._appends = Appends(services.clock)
+        self._eraser = Eraser(self.memory, services)
         self._log: GroupLog | None = None
         self._log_id = ""
         self._retired: list[GroupLog] = []
@@ -104,6 +106,7 @@ class GroupLoop:
 
     async def load(self) -> None:
         """Read the group's rows; StateCorrupt where one is not what was written."""
+        await self._eraser.load()
         await self.memory.load(self._services.store)
         ended = [intent.id for intent in self.memory.intents.values() if intent.refused is not None]
         if ended:  # whoever asked has had the time since to read why
@@ -131,6 +134,7 @@ class GroupLoop:
                 await self._rest(wait)
         finally:
             self.use(None)
+            await self._eraser.close()
             await self._close_retired()
 
     async def _turn_or_halt(self) -> float:
@@ -143,7 +147,7 @@ class GroupLoop:
                 await self._halt(error)
             except errors.StoreUnavailable:
                 return _PATIENCE[1]
-            return plan.FOREVER
+            return self._until_erased()
         self._meet(None)
         return wait
 
@@ -237,10 +241,12 @@ class GroupLoop:
     # --- one turn ---------------------------------------------------------------------------------------------
 
     async def turn(self) -> float:
-        """Read to the head, then append what is due and read again. Returns the s after which something may be due."""
+        """Erase, read to the head, then append what is due and read again. Returns the s after which something may be due."""
+        if await self._eraser.look():
+            self._publish()
         log = self._log  # this one to the end of the turn: `use` may bring another meanwhile
         if log is None or self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
-            return plan.FOREVER
+            return self._until_erased()
         if not self._opened:
             await self._open(log)
         asked = self._readers.asked()
@@ -248,7 +254,11 @@ class GroupLoop:
         doubt = await self._look_again(log)
         self._readers.release(asked)
         await self._judge_trust()
-        return min(doubt, await self._act(log))
+        return min(doubt, await self._act(log), self._until_erased())
+
+    def _until_erased(self) -> float:
+        wait = self._eraser.wait()
+        return plan.FOREVER if wait is None else min(max(wait, 0.0), plan.FOREVER)
 
     async def _open(self, log: GroupLog) -> None:
         self._log_id = await log.open(self.group, create=True)
@@ -283,6 +293,7 @@ class GroupLoop:
             raise errors.LogRolledBack("a record that was read is not there", group=self.group, position=seen.position)
 
     async def _read(self, log: GroupLog) -> None:
+        now = self._services.clock.now_ms()
         self.head = await log.head()
         while True:
             cursor = self.member.cursor
@@ -296,11 +307,13 @@ class GroupLoop:
             after = self.member.cursor
             if not entries or (after is not None and after.last.position + 1 >= self.head):
                 break
+        self._eraser.know(now)
         if self.member.chain is None and self._empty_since is None:
             self._empty_since = self._services.clock.monotonic()
 
     async def _apply(self, entries: list[LogEntry]) -> None:
-        change = self.memory.follow(entries, self._log_id, self.own, self._services.clock.now_ms())
+        now = self._services.clock.now_ms()
+        change = self.memory.follow(entries, self._log_id, self.own, now, known_ms=self._eraser.known_ms)
         async with self._services.store.transaction() as tx:
             await self.memory.write(tx, change)
         self.memory.adopt(change)

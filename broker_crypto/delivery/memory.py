@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from broker_crypto import records
-from broker_crypto.delivery import state, views
+from broker_crypto.delivery import retention, state, views
 from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.membership import MEMBER, Epoch, Membership, Step, follow
 from broker_crypto.records import EpochView, Event, GroupView, LogEntry, RosterEntry
@@ -78,6 +78,12 @@ class GroupMemory:
         if view is not None and epoch.epoch_id not in self.views:
             self.views[epoch.epoch_id] = view
 
+    def forget(self, erased: Iterable[Epoch]) -> None:
+        """Take over what was stored of epochs whose keys are erased."""
+        for epoch in erased:
+            self.epochs[epoch.epoch_id] = epoch
+            self.views.pop(epoch.epoch_id, None)
+
     def newest_roster(self) -> dict[int, RosterEntry]:
         newest = max(self.epochs.values(), key=lambda e: e.epoch, default=None)
         return dict(newest.roster) if newest else {}
@@ -89,8 +95,11 @@ class GroupMemory:
 
     # --- following --------------------------------------------------------------------------------------------
 
-    def follow(self, entries: Iterable[LogEntry], log: str, own: Own, now_ms: int) -> Change:
-        """Work out what `entries` make; nothing of this object changes."""
+    def follow(self, entries: Iterable[LogEntry], log: str, own: Own, now_ms: int, *, known_ms: int = 0) -> Change:
+        """Work out what `entries` make; nothing of this object changes.
+
+        `known_ms` is when this member last knew its epoch to be the current one, by the clock of `now_ms`.
+        """
         change = Change(self.member)
         pending = {h: s.next for h, s in self.staged.items()}
         known = self.newest_roster()
@@ -105,7 +114,7 @@ class GroupMemory:
             if not step.moved:
                 continue
             if current is not None and step.ended_ms is not None and current.ended is None:
-                change.epochs[current.epoch_id] = replace(current, ended=step.ended_ms)
+                change.epochs[current.epoch_id] = replace(current, ended=retention.ended_at(step.ended_ms, known_ms, now_ms))
             if step.epoch is not None:
                 current, known = step.epoch, dict(step.epoch.roster)
                 change.epochs[current.epoch_id] = current

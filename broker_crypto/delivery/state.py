@@ -10,13 +10,14 @@ from broker_crypto.delivery import rules
 from broker_crypto.delivery.committer import Staged
 from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.membership import Cursor, Epoch, Intervals, Membership, Seen
+from broker_crypto.delivery.retention import Marks
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.leaf import LeafNode
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.records import RosterEntry
 from broker_crypto.wire import envelopes, tls
 
-GROUP, CURSOR, EPOCH, STAGED, INTENT = "group", "cursor", "epoch", "staged", "intent"
+GROUP, CURSOR, EPOCH, STAGED, INTENT, RETENTION = "group", "cursor", "epoch", "staged", "intent", "retention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,14 @@ def encode_cursor(cursor: Cursor) -> bytes:
 def decode_cursor(data: bytes) -> Cursor:
     d = envelopes.CURSOR_ROW.decode(data)
     return Cursor(d["log"], Seen(**d["last"]), Seen(**d["epoch"]) if d["epoch"] else None)
+
+
+def encode_marks(marks: Marks) -> bytes:
+    return envelopes.RETENTION_ROW.encode({"known": marks.known, "held_until": marks.held_until})
+
+
+def decode_marks(data: bytes) -> Marks:
+    return Marks(**envelopes.RETENTION_ROW.decode(data))
 
 
 def _seen(seen: Seen) -> dict[str, Any]:

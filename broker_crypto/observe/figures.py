@@ -69,7 +69,12 @@ _ALL = (
     Figure("group_log_lag", "gauge", ("group",), "records of the group log not read yet"),
     Figure("group_last_commit_timestamp_seconds", "gauge", ("group",), "signed time of the newest commit that counts"),
     Figure("group_last_path_timestamp_seconds", "gauge", ("group",), "signed time of this agent's own last path commit"),
-    Figure("group_oldest_epoch_timestamp_seconds", "gauge", ("group",), "when the oldest epoch whose key is kept began"),
+    Figure(
+        "group_oldest_epoch_timestamp_seconds",
+        "gauge",
+        ("group",),
+        "when the oldest epoch whose key is kept began (none is kept: when the last one ended)",
+    ),
     Figure("group_commits_total", "counter", ("group", "verdict"), "commits read from the group log", {"verdict": VERDICTS}),
     Figure("store_commit_seconds", "histogram", (), "time of one shared commit of the store, fsync included", buckets=WAIT_BUCKETS),
     Figure("store_errors_total", "counter", (), "store calls that failed, and erasures that a reader held up for a second"),

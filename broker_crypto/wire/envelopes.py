@@ -148,6 +148,9 @@ _SEEN = _inner("Seen", position="long", digest=_SHA256, time_ms="long")
 # How far a group log was read; a row of its own, since records that do not count move nothing else.
 CURSOR_ROW: Final = Codec(_record("CursorRow", log="string", last=_SEEN, epoch=["null", "broker_crypto.Seen"]), max_size=limits.MAX_ROW)
 
+# What erasing must know after a restart, in ms of the local clock; a row of its own, written about once an hour.
+RETENTION_ROW: Final = Codec(_record("RetentionRow", known="long", held_until="long"), max_size=limits.MAX_ROW)
+
 _INTERVAL = _inner("Interval", first="long", last=["null", "long"])
 _CHAIN = _inner(
     "Chain",
@@ -192,6 +195,7 @@ PUBLISHED: Final[dict[str, Codec]] = {
     "StagedRow": STAGED_ROW,
     "IntentRow": INTENT_ROW,
     "CursorRow": CURSOR_ROW,
+    "RetentionRow": RETENTION_ROW,
     "GroupRow": GROUP_ROW,
 }
 

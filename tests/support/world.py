@@ -95,6 +95,7 @@ class World:
         policy: GroupPolicy | None = None,
         suite: int = 1,
         habits: Habits | None = None,
+        clock: FakeClock | None = None,
     ) -> Actor:
         actor: Actor
 
@@ -108,7 +109,7 @@ class World:
         joins: list[tuple[str, float]] = []
         services = Services(
             store,
-            self.clock,
+            clock or self.clock,
             self.random,
             events.append,
             publish,

@@ -36,6 +36,7 @@ RELEASED = {
     "StagedRow": "eaf79763b5d8efb7",
     "IntentRow": "e7ff812739688896",
     "CursorRow": "eb66828dc3186ca4",
+    "RetentionRow": "585ee8acd05747a8",
     "GroupRow": "9a76f09ea19c1436",
 }
 
