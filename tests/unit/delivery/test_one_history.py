@@ -183,12 +183,16 @@ class OneHistory(History):
         assert actor.view is not None
         assert (actor.view.epochs, actor.view.sealing) == ({}, None)
 
-    async def to_the_end(self) -> None:
+    async def mend_the_world(self) -> None:
+        """The broker does as it should, and all have the good file."""
         self.world.broker.chaos = None
         self.world.broker.land()
         for actor in list(self.actors):
             if actor.loop.local.policy != self.world.policy:
                 await self.with_file(actor, self.world.policy)
+
+    async def to_the_end(self) -> None:
+        await self.mend_the_world()
         await super().to_the_end()
 
 
@@ -225,6 +229,8 @@ def test_members_of_one_epoch_hold_the_same_row_of_it() -> None:
         history = OneHistory(3)
         for _ in range(150):
             await history.step()
+        await history.with_file(history.actors[0], history.distrusting())
+        await history.world.settle(*history.actors)
         await history.to_the_end()
         held: dict[bytes, set[bytes]] = {}
         for actor in history.actors:
@@ -232,6 +238,46 @@ def test_members_of_one_epoch_hold_the_same_row_of_it() -> None:
                 held.setdefault(epoch.epoch_id, set()).add(state.encode_epoch(replace(epoch, ended=None)))
         assert all(len(rows) == 1 for rows in held.values())
         assert history.halts
+
+    asyncio.run(live())
+
+
+class Copied(OneHistory):
+    """Two of the agents run twice, on copies of one folder, and take the leaf from each other."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.copies: list[str] = []
+
+    async def step(self) -> None:
+        actor = self.draw.choice(self.actors) if len(self.actors) > 1 else None
+        if actor is not None and actor.name not in self.copies and len(self.copies) < 2:
+            self.copies.append(actor.name)
+            policy = actor.loop.local.policy
+            copy = self.world.actor(actor.name, own=actor.own, store=copied(rows_in(actor.store)), policy=policy, suite=self.suite)
+            await copy.loop.load()
+            self.actors.append(copy)
+        await super().step()
+
+
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_copies_of_an_agent_that_fight_for_its_leaf_change_nothing_for_who_only_follows(seed: int) -> None:
+    async def live() -> None:
+        history = Copied(seed)
+        for _ in range(90):
+            await history.step()
+        assert len(history.copies) == 2
+        await history.mend_the_world()
+        for actor in list(history.actors):
+            await history.rotate(actor)
+        for _ in range(20):
+            await history.world.settle(*history.actors, rounds=2)
+            history.world.clock.advance(1)
+        assert any(actor.loop.member.resyncs for actor in history.actors)
+        history.actors = list({actor.name: actor for actor in history.actors}.values())  # one of each goes on
+        await history.to_the_end()
+        history.follow_anew()
+        assert same_epoch(*history.actors)
 
     asyncio.run(live())
 
