@@ -18,9 +18,10 @@ from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state, views
 from broker_crypto.delivery.appends import Appends
 from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery.comparing import Comparison
 from broker_crypto.delivery.eraser import Eraser
 from broker_crypto.delivery.group_policy import GroupPolicy
-from broker_crypto.delivery.membership import Membership, Seen, halted, resumed
+from broker_crypto.delivery.membership import Membership, halted, resumed
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
@@ -45,12 +46,14 @@ class GroupLoop:
         self.trouble: errors.BrokerCryptoError | None = None  # what ended the last turn; None where it went well
         self._services = services
         self._appends = Appends(services.clock)
+        self._comparison = Comparison(group, services.clock)
         self._eraser = Eraser(self.memory, services)
         self._log: GroupLog | None = None
         self._log_id = ""
         self._retired: list[GroupLog] = []
         self._opened = False
         self._loaded = False
+        self._ahead = False  # the next record counts at a time more than 30 min ahead of the own clock
         self._closing = False
         self._poke = asyncio.Event()
         self._fault: errors.BrokerCryptoError | None = None  # what ended `run`
@@ -59,9 +62,7 @@ class GroupLoop:
         self._watchers = Waiters()
         self._empty_since: float | None = None
         self._mend_since: float | None = None
-        self._suspicious = False
         self._join_began: float | None = None
-        self._compared_at = -limits.CURSOR_CHECK_SECONDS
 
     # --- what others call -------------------------------------------------------------------------------------
 
@@ -111,7 +112,8 @@ class GroupLoop:
         ended = [intent.id for intent in self.memory.intents.values() if intent.refused is not None]
         if ended:  # whoever asked has had the time since to read why
             await self._forget(*ended)
-        await self._judge_trust()  # the file may be another one now
+        self._ahead = self.member.halt == errors.LogClockAhead.code
+        await self._settle_halt()  # the file may be another one now
         self._loaded = True
         self._publish()
 
@@ -230,7 +232,7 @@ class GroupLoop:
 
     def suspect(self) -> None:
         """A record looks as if the log were another one: compare the cursor, at most once in 10 s."""
-        self._suspicious = True
+        self._comparison.doubt()
         self._poke.set()
 
     def poke(self, reload: bool = False) -> None:
@@ -251,10 +253,10 @@ class GroupLoop:
             await self._open(log)
         asked = self._readers.asked()
         await self._read(log)
-        doubt = await self._look_again(log)
+        doubt = await self._comparison.if_doubted(log, self.member.cursor)
         self._readers.release(asked)
-        await self._judge_trust()
-        return min(doubt, await self._act(log), self._until_erased())
+        clock = limits.CLOCK_AHEAD_LOOK_SECONDS if self._ahead else plan.FOREVER
+        return min(doubt, clock, await self._act(log), self._until_erased())
 
     def _until_erased(self) -> float:
         wait = self._eraser.wait()
@@ -264,62 +266,44 @@ class GroupLoop:
         self._log_id = await log.open(self.group, create=True)
         cursor = self.member.cursor
         if cursor is not None:
-            if cursor.log != self._log_id:
-                raise errors.LogRolledBack("the log was made anew", group=self.group)
-            await self._compare(log, cursor.last)
-            await self._compare_epoch(log)
+            await self._comparison.at_open(log, self._log_id, cursor)
         self._opened = self._log is log
 
-    async def _look_again(self, log: GroupLog) -> float:
-        """Compare where something looked odd, at most once in 10 s; the s after which there is something to compare."""
-        if not self._suspicious:
-            return plan.FOREVER
-        now = self._services.clock.monotonic()
-        wait = self._compared_at + limits.CURSOR_CHECK_SECONDS - now
-        if wait > 0:
-            return wait
-        await self._compare_epoch(log)
-        self._suspicious, self._compared_at = False, now
-        return plan.FOREVER
-
-    async def _compare_epoch(self, log: GroupLog) -> None:
-        cursor = self.member.cursor
-        if cursor is not None and cursor.epoch is not None:
-            await self._compare(log, cursor.epoch)
-
-    async def _compare(self, log: GroupLog, seen: Seen) -> None:
-        entries = await log.read(seen.position, 1)
-        if not entries or Seen.of(entries[0]) != seen:
-            raise errors.LogRolledBack("a record that was read is not there", group=self.group, position=seen.position)
-
     async def _read(self, log: GroupLog) -> None:
-        now = self._services.clock.now_ms()
+        now, self._ahead = self._services.clock.now_ms(), False
         self.head = await log.head()
-        while True:
+        while not self._ahead:
             cursor = self.member.cursor
-            entries = await log.read(cursor.last.position if cursor else 0, _FETCH + 1)
-            if cursor is not None:
-                if not entries or Seen.of(entries[0]) != cursor.last:
-                    raise errors.LogRolledBack("a record that was read is not there", group=self.group, position=cursor.last.position)
-                entries = entries[1:]
+            fetched = await log.read(cursor.last.position if cursor else 0, _FETCH + 1)
+            entries = self._comparison.behind(cursor, fetched)
             if entries:
                 await self._apply(entries)
             after = self.member.cursor
             if not entries or (after is not None and after.last.position + 1 >= self.head):
                 break
-        self._eraser.know(now)
+        if not self._ahead:
+            self._at_head(now)
+        await self._settle_halt()
+
+    def _at_head(self, asked_ms: int) -> None:
+        """Everything was read that was there at `asked_ms`."""
+        self._eraser.know(asked_ms)
         if self.member.chain is None and self._empty_since is None:
             self._empty_since = self._services.clock.monotonic()
 
     async def _apply(self, entries: list[LogEntry]) -> None:
         now = self._services.clock.now_ms()
         change = self.memory.follow(entries, self._log_id, self.own, now, known_ms=self._eraser.known_ms)
+        self._ahead = change.ahead
+        if change.member is self.member:
+            return
         async with self._services.store.transaction() as tx:
             await self.memory.write(tx, change)
         self.memory.adopt(change)
         for verdict in change.verdicts:
             self._services.count(verdict)
-        self._suspicious |= "early" in change.verdicts
+        if "early" in change.verdicts:
+            self._comparison.doubt()
         if change.moved:
             self._appends.moved()
             self._mend_since = None
@@ -363,16 +347,21 @@ class GroupLoop:
         if began is not None:
             self._services.joined(outcome, self._services.clock.monotonic() - began)
 
-    async def _judge_trust(self) -> None:
-        member = self.member
-        if member.chain is None:
+    async def _settle_halt(self) -> None:
+        """Halt, or go on, for the two reasons that pass by themselves: the founder, and a clock that lags."""
+        member, error = self.member, self._passing()
+        if member.halt is not None and member.halt not in (errors.UntrustedFounding.code, errors.LogClockAhead.code):
             return
-        code = errors.UntrustedFounding.code
-        trusted = trusts(self.local, member.chain)
-        if not trusted and member.halt is None:
-            await self._halt(errors.UntrustedFounding(group=self.group, founder=member.chain.founder))
-        elif trusted and member.halt == code:
+        if error is not None:
+            await self._halt(error)
+        elif member.halt is not None:
             await self._store(resumed(member))
+
+    def _passing(self) -> errors.GroupError | None:
+        chain = self.member.chain
+        if chain is not None and not trusts(self.local, chain):
+            return errors.UntrustedFounding(group=self.group, founder=chain.founder)
+        return errors.LogClockAhead(group=self.group) if self._ahead else None
 
     async def _halt(self, error: errors.GroupError) -> None:
         if self.member.halt != error.code:
@@ -463,7 +452,7 @@ class GroupLoop:
         return committer.rotate(member.mls, now, wanted.intents, random)
 
     async def _append(self, log: GroupLog, staged: Staged) -> None:
-        await self._compare_epoch(log)
+        await self._comparison.epoch(log, self.member.cursor)
         self.memory.staged[staged.hash] = replace(staged, appended=staged.appended + 1)
         self._appends.sent(staged)
         try:

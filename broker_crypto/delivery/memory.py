@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from broker_crypto import records
+from broker_crypto import limits, records
 from broker_crypto.delivery import retention, state, views
 from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.membership import MEMBER, Epoch, Membership, Step, follow
@@ -28,6 +28,7 @@ class Change:
     refused: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     verdicts: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    ahead: bool = False  # the next entry counts at a time that this clock is far from: not taken
 
 
 class GroupMemory:
@@ -107,6 +108,9 @@ class GroupMemory:
         for entry in entries:
             before = change.member
             step = follow(before, entry, log, pending, known)
+            if step.moved and step.next.chain is not None and step.next.chain.time > now_ms + limits.CLOCK_AHEAD_MS:
+                change.ahead = True
+                break
             change.member = step.next
             change.verdicts.append(step.verdict.kind if step.lock_out is None else "locked_out")
             if step.verdict.kind == "invalid" and step.verdict.hash in pending and self.staged[step.verdict.hash].record == entry.record:

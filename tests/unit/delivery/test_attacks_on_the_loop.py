@@ -343,7 +343,7 @@ async def test_a_clock_set_back_holds_no_resync_back_longer_than_its_gap(world: 
         assert plan.resync_wait(member, now - back) <= limits.RESYNC_MIN_SECONDS
 
 
-@pytest.mark.parametrize("off_ms", [-3_600_000, 0, 3_600_000])
+@pytest.mark.parametrize("off_ms", [-1_500_000, 0, 3_600_000])
 async def test_a_false_external_pub_is_mended_in_two_seconds_whatever_the_own_clock_says(world: World, off_ms: int) -> None:
     habits = Habits(jitter=0.5)
     ops, writer = await two(world, habits=habits)
