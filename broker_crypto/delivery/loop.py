@@ -32,6 +32,7 @@ from broker_crypto.delivery.waiting import Waiters, first_of, rung
 from broker_crypto.records import ClockSkew, Halted, Joined, LogEntry
 
 _FETCH = 64  # entries a fetch, and so a transaction
+_STOPPED = (errors.LogRolledBack.code, errors.GroupLogTruncated.code, errors.IdentityInUse.code)  # halts that read no further
 _PATIENCE = (0.1, 5.0)  # s, first and longest wait for a broker or store out of reach
 
 
@@ -63,6 +64,8 @@ class GroupLoop:
         self._empty_since: float | None = None
         self._mend_since: float | None = None
         self._join_began: float | None = None
+        self._was_behind = False  # the log had more than the store at the start
+        self._live_from: float | None = None  # since when a commit by the own key that is not staged here is somebody else's
 
     # --- what others call -------------------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class GroupLoop:
         if ended:  # whoever asked has had the time since to read why
             await self._forget(*ended)
         self._ahead = self.member.halt == errors.LogClockAhead.code
-        await self._settle_halt()  # the file may be another one now
+        await self._settle_halt(started=True)  # the file may be another one now
         self._loaded = True
         self._publish()
 
@@ -247,7 +250,7 @@ class GroupLoop:
         if await self._eraser.look():
             self._publish()
         log = self._log  # this one to the end of the turn: `use` may bring another meanwhile
-        if log is None or self.member.halt in (errors.LogRolledBack.code, errors.GroupLogTruncated.code):
+        if log is None or self.member.halt in _STOPPED:
             return self._until_erased()
         if not self._opened:
             await self._open(log)
@@ -272,28 +275,32 @@ class GroupLoop:
     async def _read(self, log: GroupLog) -> None:
         now, self._ahead = self._services.clock.now_ms(), False
         self.head = await log.head()
-        while not self._ahead:
+        while not self._ahead and self.member.halt not in _STOPPED:
             cursor = self.member.cursor
             fetched = await log.read(cursor.last.position if cursor else 0, _FETCH + 1)
             entries = self._comparison.behind(cursor, fetched)
             if entries:
+                self._was_behind |= self._live_from is None
                 await self._apply(entries)
             after = self.member.cursor
             if not entries or (after is not None and after.last.position + 1 >= self.head):
                 break
-        if not self._ahead:
+        if not self._ahead and self.member.halt not in _STOPPED:
             self._at_head(now)
         await self._settle_halt()
 
     def _at_head(self, asked_ms: int) -> None:
         """Everything was read that was there at `asked_ms`."""
         self._eraser.know(asked_ms)
+        if self._live_from is None:  # what a store that was put back had sent before may land for a while
+            self._live_from = self._services.clock.monotonic() + (limits.LIVE_SECONDS if self._was_behind else 0.0)
         if self.member.chain is None and self._empty_since is None:
             self._empty_since = self._services.clock.monotonic()
 
     async def _apply(self, entries: list[LogEntry]) -> None:
         now = self._services.clock.now_ms()
-        change = self.memory.follow(entries, self._log_id, self.own, now, known_ms=self._eraser.known_ms)
+        live = self._live_from is not None and self._services.clock.monotonic() >= self._live_from
+        change = self.memory.follow(entries, self._log_id, self.own, now, known_ms=self._eraser.known_ms, live=live)
         self._ahead = change.ahead
         if change.member is self.member:
             return
@@ -313,6 +320,9 @@ class GroupLoop:
             if isinstance(event, Joined):
                 self._tell_joined("done")
             self._services.report(event)
+        if change.in_use:
+            self._services.report(Halted(self.group, errors.IdentityInUse.code))
+            self._readers.release()
         self._publish()
         await self._own_verdicts(change.refused)
 
@@ -347,10 +357,11 @@ class GroupLoop:
         if began is not None:
             self._services.joined(outcome, self._services.clock.monotonic() - began)
 
-    async def _settle_halt(self) -> None:
-        """Halt, or go on, for the two reasons that pass by themselves: the founder, and a clock that lags."""
+    async def _settle_halt(self, *, started: bool = False) -> None:
+        """Halt, or go on, for the two reasons that pass by themselves: the founder, and a clock that lags. `started` ends a third."""
         member, error = self.member, self._passing()
-        if member.halt is not None and member.halt not in (errors.UntrustedFounding.code, errors.LogClockAhead.code):
+        passing = (errors.UntrustedFounding.code, errors.LogClockAhead.code, errors.IdentityInUse.code if started else None)
+        if member.halt is not None and member.halt not in passing:
             return
         if error is not None:
             await self._halt(error)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from broker_crypto import limits, records
+from broker_crypto import errors, limits, records
 from broker_crypto.delivery import retention, state, views
 from broker_crypto.delivery.committer import Own, Staged
-from broker_crypto.delivery.membership import MEMBER, Epoch, Membership, Step, follow
+from broker_crypto.delivery.membership import MEMBER, Epoch, Membership, Step, follow, halted
 from broker_crypto.records import EpochView, Event, GroupView, LogEntry, RosterEntry
 from broker_crypto.storage.port import StateStore, Transaction
 
@@ -28,6 +28,8 @@ class Change:
     refused: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     verdicts: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    in_use: bool = False  # the last entry is a commit by the own key that somebody else made
+    refused_intents: dict[bytes, state.Intent] = field(default_factory=dict)
     ahead: bool = False  # the next entry counts at a time that this clock is far from: not taken
 
 
@@ -96,10 +98,11 @@ class GroupMemory:
 
     # --- following --------------------------------------------------------------------------------------------
 
-    def follow(self, entries: Iterable[LogEntry], log: str, own: Own, now_ms: int, *, known_ms: int = 0) -> Change:
+    def follow(self, entries: Iterable[LogEntry], log: str, own: Own, now_ms: int, *, known_ms: int = 0, live: bool = False) -> Change:
         """Work out what `entries` make; nothing of this object changes.
 
-        `known_ms` is when this member last knew its epoch to be the current one, by the clock of `now_ms`.
+        `known_ms` is when this member last knew its epoch to be the current one, by the clock of `now_ms`. `live`: it has been
+        at the head since it started, so that a commit by its key is one that is staged here, or somebody else's.
         """
         change = Change(self.member)
         pending = {h: s.next for h, s in self.staged.items()}
@@ -111,6 +114,9 @@ class GroupMemory:
             if step.moved and step.next.chain is not None and step.next.chain.time > now_ms + limits.CLOCK_AHEAD_MS:
                 change.ahead = True
                 break
+            if live and in_use(before, step, own):
+                change.in_use = True
+                step = replace(step, next=halted(step.next, errors.IdentityInUse.code), lock_out=None, alarm=None)
             change.member = step.next
             change.verdicts.append(step.verdict.kind if step.lock_out is None else "locked_out")
             if step.verdict.kind == "invalid" and step.verdict.hash in pending and self.staged[step.verdict.hash].record == entry.record:
@@ -126,6 +132,8 @@ class GroupMemory:
             change.moved, pending = True, {}
             change.refused.clear()  # what was refused before is of an epoch that is over
             change.events += _events(before, step, own)
+            if change.in_use:
+                break
         return change
 
     def _note_own(self, change: Change, step: Step, now_ms: int) -> None:
@@ -152,6 +160,17 @@ class GroupMemory:
             await tx.delete(state.STAGED, key + digest)
         for intent in change.settled:
             await tx.delete(state.INTENT, key + intent)
+        if change.in_use:
+            change.refused_intents = await self._refuse_intents(tx)
+
+    async def _refuse_intents(self, tx: Transaction) -> dict[bytes, state.Intent]:
+        """Nobody commits here any more: what is open, also of other processes, ends refused."""
+        intents = await self._read_intents(tx)
+        for intent in intents.values():
+            ended = replace(intent, refused=intent.refused or errors.IdentityInUse.code)
+            intents[intent.id] = ended
+            await tx.put(state.INTENT, state.prefix(self.member.group) + intent.id, ended.encode())
+        return intents
 
     def adopt(self, change: Change) -> None:
         """Only after the transaction of `write` has committed."""
@@ -163,6 +182,19 @@ class GroupMemory:
         self.staged.clear()
         for intent in change.settled:
             self.intents.pop(intent, None)
+        if change.in_use:
+            self.intents = change.refused_intents
+
+
+def in_use(before: Membership, step: Step, own: Own) -> bool:
+    """Whether a commit that ends an epoch of this member is signed by its own key, and was not made here."""
+    commit, chain, mls = step.verdict.commit, before.chain, before.mls
+    if before.state != MEMBER or step.own or commit is None or chain is None or mls is None:
+        return False
+    tree = commit.staged.next.tree if commit.staged.external else chain.public.tree
+    signer, leaf = tree.leaf(commit.staged.committer), chain.public.tree.leaf(mls.leaf)
+    own_keys = (own.signature_public, leaf.signature_key if leaf is not None else b"")
+    return signer is not None and signer.signature_key in own_keys
 
 
 def _events(before: Membership, step: Step, own: Own) -> list[Event]:
