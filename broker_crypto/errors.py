@@ -129,7 +129,7 @@ class NotAMember(GroupError):
     """The agent is no member of this group."""
 
     code = "not_a_member"
-    hint = "an admin may `broker-crypto group readmit IDENTITY`; after leaving, `broker-crypto group join`"
+    hint = "an admin gives the identity a role in the group's policy; `broker-crypto group members` shows who has one"
 
 
 class MayNotWrite(GroupError):
@@ -143,21 +143,21 @@ class LogRolledBack(GroupError):
     """The group log is not the one that was read before: a record or its identity changed, or it is shorter."""
 
     code = "log_rolled_back"
-    hint = "find out why; then `broker-crypto group reset`"
+    hint = "find out why and make the log whole; then only a new state folder ends the halt, without the keys of epochs before"
 
 
 class GroupLogTruncated(GroupError):
     """The group log has lost records that must be kept: its founding or what this agent still has to read."""
 
     code = "group_log_truncated"
-    hint = "restore the log with its settings (no limits, deny delete and purge); then `broker-crypto group reset`"
+    hint = "restore the log, without limits; then only a new state folder ends the halt, without the keys of epochs before"
 
 
 class IdentityInUse(GroupError):
     """A commit signed by this agent's own key was made by somebody else: a copy of its folder or key is running."""
 
     code = "identity_in_use"
-    hint = "do not restart; find the copy, then revoke the key with `broker-crypto group revoke`"
+    hint = "do not restart; find the copy and stop it; if the key was stolen, found the group anew without it"
 
 
 class UntrustedFounding(GroupError):

@@ -130,7 +130,7 @@ async def _status(out: Output, loaded: policy.Policy, name: str) -> None:
             ("state", group.state if error is None else f"{group.state}: {error}"),
             ("epoch", _or_dash(group.epoch if group.epoch >= 0 else None)),
             ("own leaf", _or_dash(group.leaf)),
-            ("read up to", f"position {group.position}, the log's head {'is out of reach' if head is None else f'at {head}'}"),
+            ("read up to", f"position {group.position}, the log's end {'is out of reach' if head is None else f'at {head}'}"),
             ("last commit", "-" if age is None else f"{age} s ago"),
             ("pending", ", ".join(group.intents) or "nothing"),
             ("authenticator", _spoken(group.authenticator)),
@@ -176,7 +176,7 @@ async def _read(loaded: policy.Policy, name: str) -> Group:
 
 
 async def _head(loaded: policy.Policy, name: str) -> int | None:
-    """The first position of the group's log that is not written yet; None where its broker is not named or out of reach."""
+    """The last position of the group's log, 0 or -1 where nothing is; None where its broker is not named or out of reach."""
     section = loaded.group(name)
     broker = loaded.brokers.get(section.log or next(iter(loaded.brokers), ""))
     if broker is None:
@@ -189,7 +189,7 @@ async def _head(loaded: policy.Policy, name: str) -> int | None:
             await log.close()
     except (BrokerUnavailable, PolicyError, TimeoutError):
         return None
-    return head
+    return head - 1
 
 
 def _own(loaded: policy.Policy) -> str:

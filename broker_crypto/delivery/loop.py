@@ -64,6 +64,7 @@ class GroupLoop:
         self._empty_since: float | None = None
         self._mend_since: float | None = None
         self._join_began: float | None = None
+        self._read_once = False  # to the head, since it started
         self._was_behind = False  # the log had more than the store at the start
         self._live_from: float | None = None  # since when a commit by the own key that is not staged here is somebody else's
 
@@ -81,12 +82,15 @@ class GroupLoop:
     def closed_by(self) -> errors.BrokerCryptoError | None:
         """Why this agent may not seal in the group now.
 
-        A broker out of reach does not stop a member; a log that cannot be followed for another reason does.
+        A broker out of reach does not stop a member that has read the log to its head since it started: what it kept may be
+        old, and what is sealed in an old epoch is for those who were members then. Any other reason stops it.
         """
         trouble, error = self.trouble, views.closed_by(self.member, self.own.identity) or self.conflict()
         waiting = error is not None and error.retriable
         if trouble is not None and not trouble.retriable and (error is None or waiting):
             return trouble
+        if not self._read_once and (error is None or isinstance(error, errors.MayNotWrite)):
+            error = errors.GroupNotReady(group=self.group, missing="the group's log to be read to its head")
         if isinstance(error, errors.GroupNotReady):
             refused_for = self._appends.refused_for
             held_up = trouble or (refused_for and f"it would be refused: {refused_for}")
@@ -294,6 +298,9 @@ class GroupLoop:
         self._eraser.know(asked_ms)
         if self._live_from is None:  # what a store that was put back had sent before may land for a while
             self._live_from = self._services.clock.monotonic() + (limits.LIVE_SECONDS if self._was_behind else 0.0)
+        if not self._read_once:
+            self._read_once = True
+            self._publish()
         if self.member.chain is None and self._empty_since is None:
             self._empty_since = self._services.clock.monotonic()
 

@@ -277,7 +277,7 @@ class Protocols(Section):
 
 
 class Observability(Section):
-    """Which of these figures `broker-crypto status --json` shows."""
+    """Which of these figures an agent shows."""
 
     handshake_latency_ms: bool = Field(default=True, description="show how long handshakes take")
     ratchet_state_age_seconds: bool = Field(default=True, description="show the age of the oldest ratchet step")
@@ -300,4 +300,4 @@ class File(Section):
     topics: tuple[Topic, ...] = Field(default=(), description="rules; the first that matches counts, what none matches is refused")
     crypto: Crypto = Field(default=Crypto(), description="algorithms and keys")
     protocols: Protocols = Field(default=Protocols(), description="parameters of the protocols")
-    observability: Observability = Field(default=Observability(), description="figures of `broker-crypto status --json`")
+    observability: Observability = Field(default=Observability(), description="figures that an agent shows")

@@ -40,7 +40,9 @@ class Cast:
         self.world = World(compare_and_set=compare_and_set)
         self.inner = MemoryStore()
         self.faulty = FaultyStore(self.inner, hook or (lambda call, name, moment: None))
-        self.other = self.world.actor("ops")
+        self.world.watchful = False
+        self.other = self.world.actor("ops")  # its key signs the lie
+        self.world.watchful = True
         self.victim = self.world.actor("writer-1", store=self.faulty)
         self.victim.loop.use(CrashingLog(self.faulty, self.world.broker.group_log()))
 

@@ -181,3 +181,14 @@ async def test_a_newcomer_joins_while_nobody_else_is_online(realm: Realm, cast: 
     ops = await cast("ops")
     (message,) = await take(await ops.reader(), 1)
     assert (number_of(message.data), message.security.sender) == (7, uri("writer-1"))
+
+
+async def test_a_member_that_was_away_while_somebody_joined_seals_for_the_newcomer_at_once(realm: Realm, raw: Client, cast: Cast) -> None:
+    await realm.stream(raw)
+    async with realm.agent("ops") as ops:
+        await ops.ready()
+    reader = await cast("reader-1")
+    again = await cast("ops", ready=False)
+    await again.publish(1)  # waits by itself; sealed in an epoch that the newcomer is in
+    (message,) = await take(await reader.reader("r"), 1)
+    assert (number_of(message.data), message.security.epoch) == (1, reader.group.epoch)

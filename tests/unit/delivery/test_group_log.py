@@ -342,3 +342,43 @@ async def test_an_early_record_makes_the_cursor_be_compared(world: World) -> Non
     ops.loop.suspect()
     with pytest.raises(errors.LogRolledBack):
         await ops.turn()
+
+
+async def test_a_member_started_again_seals_nothing_before_it_has_read_the_log_to_its_head(world: World) -> None:
+    ops, writer, reader = await trio(world)
+    late = world.actor("reader-2")
+    await late.turn()
+    assert late.state == "member"
+    again = await world.again(ops)  # it was away while somebody joined
+    assert again.epoch == 2
+    error = again.closed
+    assert isinstance(error, errors.GroupNotReady)
+    assert "log" in error.fields["missing"]
+    world.broker.down = True
+    await again.turn()
+    assert isinstance(again.closed, errors.GroupNotReady)
+    world.broker.down = False
+    await again.turn()
+    assert again.closed is None
+    assert again.view is not None
+    assert again.view.sealing is not None
+    assert again.view.sealing.epoch == 3
+    world.broker.down = True
+    await again.turn()
+    assert again.closed is None  # one that has read once goes on while the broker is away
+
+
+async def test_a_member_that_missed_nothing_seals_after_one_read(world: World) -> None:
+    ops, writer, reader = await trio(world)
+    again = await world.again(writer)
+    assert isinstance(again.closed, errors.GroupNotReady)
+    await again.turn()
+    assert again.closed is None
+
+
+async def test_a_reader_started_again_is_not_ready_before_the_log_was_read_either(world: World) -> None:
+    ops, writer, reader = await trio(world)
+    again = await world.again(reader)
+    assert isinstance(again.closed, errors.GroupNotReady)
+    await again.turn()
+    assert isinstance(again.closed, errors.MayNotWrite)
