@@ -84,7 +84,7 @@ async def test_status_members_and_list_say_what_the_agent_knows_and_where_the_lo
         assert group.authenticator is not None
         assert (status["state"], status["epoch"], status["leaf"]) == ("member", group.epoch, group.leaf)
         assert status["authenticator"] == group.authenticator.hex()
-        assert status["head"] == status["position"] + 1
+        assert status["head"] == status["position"]
         assert status["pending"] == []
         members = await shell.answer("group", "members", "orders")
         assert [(m["identity"], m["role"]) for m in members["members"]] == [(ALICE, "admin")]
