@@ -65,6 +65,7 @@ def _group(group: GroupSection, identity: str | None) -> Iterator[str]:
         yield f"this agent, {identity}, is {_a(group.role(identity))}"
     yield _retention(group)
     yield f"the group's log is on broker `{group.log or 'the only one attached'}`, as {group.log_name}"
+    yield f"a member without a path commit for {duration(group.max_offline)} may be removed by any member"
 
 
 def _a(role: str | None) -> str:

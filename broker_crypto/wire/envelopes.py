@@ -143,6 +143,26 @@ INTENT_ROW: Final = Codec(
     max_size=limits.MAX_ROW,
 )
 
+# What a policy intent wants changed: `IntentRow.delta`.
+DELTA: Final = Codec(
+    _record(
+        "Delta",
+        bar=_array("string"),
+        unbar=_array("string"),
+        revoke=_array(_SHA256),
+        add_roles=_array(_ROLE),
+        drop_roles=_array("broker_crypto.Role"),
+        add_topics=_array("string"),
+        drop_topics=_array("string"),
+        add_anchors=_array(_ANCHOR),
+        drop_anchors=_array("broker_crypto.Anchor"),
+        key_retention=["null", "long"],
+        max_offline=["null", "long"],
+        without=_array("string"),
+    ),
+    max_size=limits.MAX_GROUP_POLICY,
+)
+
 _SEEN = _inner("Seen", position="long", digest=_SHA256, time_ms="long")
 
 # How far a group log was read; a row of its own, since records that do not count move nothing else.
@@ -194,6 +214,7 @@ PUBLISHED: Final[dict[str, Codec]] = {
     "FenceRow": FENCE_ROW,
     "StagedRow": STAGED_ROW,
     "IntentRow": INTENT_ROW,
+    "Delta": DELTA,
     "CursorRow": CURSOR_ROW,
     "RetentionRow": RETENTION_ROW,
     "GroupRow": GROUP_ROW,

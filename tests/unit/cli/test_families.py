@@ -82,7 +82,7 @@ def test_an_error_is_one_sentence_with_place_and_cure() -> None:
     placed = errors.PolicyError("unknown key `chanel`", file="p.yaml", line=3, column=5, name="chanel", nearest="channel")
     assert output.sentence(placed) == "p.yaml:3:5: unknown key `chanel`; did you mean `channel`?"
     assert output.sentence(errors.NotAMember(group="orders")).startswith(
-        "The agent is no member of this group (group orders); try: an admin may"
+        "The agent is no member of this group (group orders); try: an admin gives"
     )
     assert output.sentence(errors.UsageError("no", path="/x", nothing=None)) == "no (path /x)"
 

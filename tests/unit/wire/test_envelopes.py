@@ -35,6 +35,7 @@ RELEASED = {
     "FenceRow": "5f56fbc2f079a61b",
     "StagedRow": "eaf79763b5d8efb7",
     "IntentRow": "e7ff812739688896",
+    "Delta": "ad79ff5232b7e5e7",
     "CursorRow": "eb66828dc3186ca4",
     "RetentionRow": "585ee8acd05747a8",
     "GroupRow": "9a76f09ea19c1436",
