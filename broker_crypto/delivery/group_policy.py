@@ -10,9 +10,9 @@ from typing import Any
 
 from broker_crypto.errors import MalformedInput, PeerError
 from broker_crypto.identity import profile
-from broker_crypto.mls.leaf import X509, LeafNode
+from broker_crypto.mls.leaf import REQUIRED_CAPABILITIES, X509, Extensions, LeafNode
 from broker_crypto.records import Anchor
-from broker_crypto.wire import envelopes, names
+from broker_crypto.wire import avro, envelopes, names
 
 RULES = 1  # the rule set that this version judges by
 EXTENSION = 0xF0BC  # GroupContext: the group's policy
@@ -20,6 +20,7 @@ COMMIT_HASH_EXTENSION = 0xF0BD  # GroupInfo of a commit: SHA-256 of the commit's
 ADMIN, WRITER, READER = "admin", "writer", "reader"
 _STRENGTH = {READER: 0, WRITER: 1, ADMIN: 2}
 _MAX_POLICY = 512 * 1024  # bytes, before decoding
+_INT = avro.Codec("int", max_size=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,17 @@ class GroupPolicy:
     def may_write(self, identity: str) -> bool:
         return self.role_of(identity) in (ADMIN, WRITER)
 
-    def check_leaf(self, leaf: LeafNode, time_ms: int) -> str:
-        """Whether a leaf counts at `time_ms`: its chain, anchor, role; returns its identity. PeerError names the rule."""
+    def check_leaf(self, leaf: LeafNode, time_ms: int | None) -> str:
+        """Whether a leaf counts at `time_ms` (None leaves validity aside): its chain, anchor, role; returns its identity.
+
+        PeerError names the rule.
+        """
         identity = self.check_chain(leaf, time_ms)
         if self.role_of(identity) is None:
             raise PeerError("the identity has no role in the group", rule="role", identity=identity)
         return identity
 
-    def check_chain(self, leaf: LeafNode, time_ms: int) -> str:
+    def check_chain(self, leaf: LeafNode, time_ms: int | None) -> str:
         """The certificate part of `check_leaf`: chain, validity at `time_ms`, anchor and prefix, revocation, leaf key."""
         credential = leaf.credential
         if credential.type != X509:
@@ -119,6 +123,10 @@ class GroupPolicy:
         if chain.leaf.public_key != leaf.signature_key:
             raise PeerError("the leaf key is not the certificate's", rule="leaf_key", identity=identity)
         return identity
+
+    def has_admin(self) -> bool:
+        """Whether some role makes an admin of an identity that is not barred (a pattern with `*` fits more than can be barred)."""
+        return any(role == ADMIN and ("*" in pattern or pattern not in self.barred) for pattern, role in self.roles)
 
     def same_terms(self, other: GroupPolicy) -> bool:
         """Equality with another founding's terms: topics, anchors, roles, key_retention, max_offline, as sets."""
@@ -134,3 +142,39 @@ def identity_of(leaf: LeafNode) -> str:
     if leaf.credential.type != X509:
         raise MalformedInput("the leaf's credential is no X.509 chain")
     return profile.read_chain(leaf.credential.certificates).uri
+
+
+def read_policy(extensions: Extensions) -> GroupPolicy:
+    """The GroupPolicy of a GroupContext that has exactly required_capabilities, naming 0xF0BC, and 0xF0BC. Raises PeerError."""
+    return GroupPolicy.decode(policy_data(extensions))
+
+
+def policy_data(extensions: Extensions) -> bytes:
+    """The policy in the same extensions, undecoded: of whatever rule set."""
+    required, policy = exactly(extensions, (REQUIRED_CAPABILITIES, EXTENSION))
+    if required != required_capabilities():
+        raise PeerError("other required capabilities than every group has", rule="required_capabilities")
+    return policy
+
+
+def rules_in(data: bytes) -> int:
+    """`rules`, with which the policy of every rule set begins, whatever its fingerprint. Raises MalformedInput."""
+    if data[:2] != avro.MARKER:
+        raise MalformedInput("a group policy without marker")
+    body = data[avro.MARKER_BYTES :]
+    size = next((n for n, byte in enumerate(body[:5], 1) if byte < 0x80), 0)
+    rules: int = _INT.decode_body(body[:size])
+    return rules
+
+
+def required_capabilities() -> bytes:
+    """RequiredCapabilities of every group: extension 0xF0BC, X.509 credentials (RFC 9420 section 11.1)."""
+    return bytes((2,)) + EXTENSION.to_bytes(2, "big") + bytes((0, 2)) + X509.to_bytes(2, "big")
+
+
+def exactly(extensions: Extensions, kinds: tuple[int, int]) -> tuple[bytes, bytes]:
+    """Data of the two extensions of these types. Raises PeerError where there are others, or not both."""
+    found = {e.type: e.data for e in extensions}
+    if len(extensions) != len(kinds) or set(found) != set(kinds):
+        raise PeerError("other extensions than belong there", rule="extensions")
+    return found[kinds[0]], found[kinds[1]]

@@ -1,4 +1,4 @@
-"""Records of the group log, and the authenticated data of a commit (docs/groups.md)."""
+"""Records of the group log, the authenticated data of a commit, and what a leave says (docs/groups.md)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from broker_crypto import limits
 from broker_crypto.errors import MalformedInput
+from broker_crypto.mls.leaf import LeafNode
 from broker_crypto.wire import envelopes
 
 FOUNDING, COMMIT, LEAVE = 1, 2, 3
 COMMIT_DATA_VERSION = 1
+LEAVE_LABEL = "broker_crypto leave v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,40 @@ class CommitData:
             d["time"],
             tuple(FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"])) for f in fences),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The message of a leave: which occupant of which leaf goes, signed with that leaf's key (SignWithLabel, LEAVE_LABEL).
+
+    `leaf_node` is SHA-256 of the leaf node: a path, or another occupant, and this leave speaks of nobody any more.
+    """
+
+    group_id: bytes
+    leaf: int
+    leaf_node: bytes
+    signature: bytes
+
+    @property
+    def content(self) -> bytes:
+        """What is signed: the encoding up to the signature."""
+        return envelopes.leave_content(group_id=self.group_id, leaf=self.leaf, leaf_node=self.leaf_node)
+
+    def encode(self) -> bytes:
+        return envelopes.LEAVE.encode(
+            {"group_id": self.group_id, "leaf": self.leaf, "leaf_node": self.leaf_node, "signature": self.signature}
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Leave:
+        """MalformedInput for anything but the canonical encoding."""
+        d = envelopes.LEAVE.decode(data)
+        return cls(d["group_id"], d["leaf"], d["leaf_node"], d["signature"])
+
+
+def leaf_hash(node: LeafNode) -> bytes:
+    """SHA-256 of a leaf node as it stands in the tree: names one occupant with one path."""
+    return hashlib.sha256(node.encode()).digest()
 
 
 def commit_hash(message: bytes) -> bytes:

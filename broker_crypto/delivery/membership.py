@@ -95,7 +95,8 @@ class Step:
 def follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes, Group], known: Mapping[int, RosterEntry]) -> Step:
     """Read one record. `staged` are own pending states by commit hash, `known` the newest roster (entries are shared).
 
-    Never raises for an input; a record that does not count changes nothing but the cursor.
+    Never raises for an input; a record that does not count changes nothing but the cursor, one that needs a newer version
+    (verdict `upgrade`) not even that.
     """
     step = _follow(member, entry, log, staged, known=known)
     return step if member.halt is None else replace(step, next=replace(step.next, state=HALTED))
@@ -103,12 +104,14 @@ def follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes,
 
 def _follow(member: Membership, entry: LogEntry, log: str, staged: Mapping[bytes, Group], *, known: Mapping[int, RosterEntry]) -> Step:
     verdict = judge(member.chain, entry, member.group)
+    if verdict.kind == "upgrade":
+        return Step(member, verdict)
     seen = Seen.of(entry)
     moved = verdict.kind in ("founding", "commit")
     previous = member.cursor.epoch if member.cursor else None
     cursor = Cursor(log, seen, seen if moved else previous)
     if not moved:
-        return Step(replace(member, cursor=cursor), verdict)
+        return Step(replace(member, cursor=cursor, chain=verdict.chain), verdict)
     base = replace(member, cursor=cursor, chain=verdict.chain, mend=False)
     mine = staged.get(verdict.hash)
     if mine is not None and _same_context(mine, verdict):

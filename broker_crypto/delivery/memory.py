@@ -22,6 +22,7 @@ class Change:
 
     member: Membership
     moved: bool = False
+    noted: bool = False  # a leave counts: the chain says more, and no epoch moved
     own: bool = False
     epochs: dict[bytes, Epoch] = field(default_factory=dict)
     settled: set[bytes] = field(default_factory=set)
@@ -121,6 +122,7 @@ class GroupMemory:
             change.verdicts.append(step.verdict.kind if step.lock_out is None else "locked_out")
             if step.verdict.kind == "invalid" and step.verdict.hash in pending and self.staged[step.verdict.hash].record == entry.record:
                 change.refused[step.verdict.hash] = (step.verdict.reason, entry.time_ms)
+            change.noted |= step.verdict.kind == "leave"
             if not step.moved:
                 continue
             if current is not None and step.ended_ms is not None and current.ended is None:
@@ -147,13 +149,14 @@ class GroupMemory:
             change.member = replace(change.member, resyncs=(*change.member.resyncs[-8:], now_ms))
 
     async def write(self, tx: Transaction, change: Change) -> None:
-        """Cursor always; state, keys, staged records and intents where an epoch moved."""
+        """Cursor always; state where a leave counts; state, keys, staged records and intents where an epoch moved."""
         key, member = state.prefix(change.member.group), change.member
         if member.cursor is not None:
             await tx.put(state.CURSOR, key, state.encode_cursor(member.cursor))
+        if change.moved or change.noted:
+            await tx.put(state.GROUP, key, state.encode_member(member))
         if not change.moved:
             return
-        await tx.put(state.GROUP, key, state.encode_member(member))
         for epoch in change.epochs.values():
             await tx.put(state.EPOCH, state.epoch_key(member.group, epoch), state.encode_epoch(epoch))
         for digest in self.staged:

@@ -4,13 +4,16 @@ The rules, in the order in which they are looked at (docs/groups.md):
 
  1  a record that is too large, of another fingerprint or kind is passed over unread
  2  before the founding, the first well-formed founding counts; behind it none ever does
- 3  another epoch than ours: stale or early
- 4  form: canonical, a PublicMessage of this group and the record's epoch, a commit by a member or an external one
- 5  every rule of RFC 9420 that needs no secret, the signature first
- 6  the authenticated data is CommitData, its time not before the last counted one and near the broker's time
- 7  proposals by value and of an allowed kind; a path
- 8  the committer's leaf counts by the policy that the commit leaves; a leaf that replaces one has its identity
- 9  group_info: of the epoch that follows, signed by the committer's new leaf, naming this very message
+ 3  a leave, of whatever epoch, counts if it is of this group, signed by the leaf that it names as that leaf is now
+ 4  another epoch than ours: stale or early
+ 5  form: canonical, a PublicMessage of this group and the record's epoch, a commit by a member or an external one
+ 6  every rule of RFC 9420 that needs no secret, the signature first
+ 7  the authenticated data is CommitData, its time not before the last counted one and near the broker's time
+ 8  a path, and proposals by value that its signer may make by the policy that the commit finds (`rights`)
+ 9  the committer's leaf counts by the policy that the commit leaves; a leaf that replaces one has its identity
+10  fences and rate: what its signer may, no admin (`rights`)
+11  group_info: of the epoch that follows, signed by the committer's new leaf, naming this very message
+12  what holds all this and raises `rules` above ours ends nothing here: whoever reads it needs a newer version
 
 Nothing here reads a local setting, a clock or a secret, and nothing changes: the next chain is another value.
 """
@@ -18,59 +21,46 @@ Nothing here reads a local setting, a clock or a secret, and nothing changes: th
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from broker_crypto import limits
 from broker_crypto.crypto.suites import Suite
 from broker_crypto.crypto.suites import suite as suite_of
-from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION, EXTENSION, RULES, GroupPolicy, identity_of
-from broker_crypto.delivery.log_records import COMMIT, FOUNDING, CommitData, GroupRecord, commit_hash
+from broker_crypto.delivery import rights
+from broker_crypto.delivery.chain import Chain, Recent, external_pub, with_commit
+from broker_crypto.delivery.group_policy import (
+    COMMIT_HASH_EXTENSION,
+    RULES,
+    GroupPolicy,
+    exactly,
+    identity_of,
+    read_policy,
+    required_capabilities,
+)
+from broker_crypto.delivery.log_records import COMMIT, FOUNDING, LEAVE, CommitData, GroupRecord, Leave, commit_hash
 from broker_crypto.errors import BrokerCryptoError, MalformedInput, PeerError
 from broker_crypto.mls import leaf as mls_leaf
 from broker_crypto.mls.framing import MLSMessage, PublicMessage, Sender, SenderType
 from broker_crypto.mls.group_info import GroupInfo
-from broker_crypto.mls.proposals import Commit, ExternalInit, ProposalRef, Remove
+from broker_crypto.mls.proposals import Commit, ProposalRef
 from broker_crypto.mls.public import PublicGroup, PublicStaged
 from broker_crypto.mls.ratchet_tree import RatchetTree
 from broker_crypto.records import LogEntry
-from broker_crypto.wire import tls
+
+__all__ = [
+    "SUITES",
+    "Chain",
+    "Counted",
+    "Recent",
+    "Verdict",
+    "judge",
+    "read_founding",
+    "read_policy",
+    "required_capabilities",
+    "signed_time",
+]
 
 SUITES = (1, 2, 3)  # suites that groups use
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """What the log says up to one record: equal for every reader of it.
-
-    `info` is the encoded GroupInfo of the head, whose external_pub newcomers use; `paths` the signed time (ms) of the
-    last path of each leaf; `began` that of the commit that made the epoch; `time` that of the last counted commit.
-    """
-
-    group: str
-    public: PublicGroup
-    policy: GroupPolicy
-    info: bytes = field(repr=False)
-    time: int
-    began: int
-    paths: Mapping[int, int]
-    founder: str
-    founder_leaf: mls_leaf.LeafNode
-    founding_policy: GroupPolicy
-    policy_signer: str
-
-    @property
-    def epoch(self) -> int:
-        return self.public.epoch
-
-    @property
-    def external_pub(self) -> bytes:
-        """HPKE public key to join with, as the head's signer published it."""
-        return _external_pub(GroupInfo.decode(self.info))
-
-    def leaf_of(self, signature_key: bytes) -> int | None:
-        """The leaf that has this signature key."""
-        return next((i for i, leaf in self.public.tree.leaves() if leaf.signature_key == signature_key), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +77,11 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`kind`: founding, commit, stale, early, invalid, passed. `chain` is the one after this record.
+    """`kind`: founding, commit, leave, upgrade, stale, early, invalid, passed. `chain` is the one after this record.
 
-    `reason` names the rule that made a record invalid, `sender` its signer where the signature holds.
+    Of these, founding and commit make an epoch; `leave` changes what the chain says of the leaf `leaver`; `upgrade` is an
+    admin's commit that raises `rules` above ours: nothing is known of what it leads to. `reason` names the rule that made a
+    record invalid, `sender` its signer where the signature holds.
     """
 
     kind: str
@@ -98,6 +90,7 @@ class Verdict:
     reason: str = ""
     sender: str | None = None
     hash: bytes = b""
+    leaver: int | None = None
 
 
 def judge(chain: Chain | None, entry: LogEntry, group: str) -> Verdict:
@@ -110,6 +103,8 @@ def judge(chain: Chain | None, entry: LogEntry, group: str) -> Verdict:
         return Verdict("passed", chain)
     if chain is None:
         return _judge_founding(record, entry, group) if record.kind == FOUNDING else Verdict("passed", None)
+    if record.kind == LEAVE:
+        return _judge_leave(chain, record)
     if record.kind != COMMIT:
         return Verdict("passed", chain)
     digest = commit_hash(record.message)
@@ -117,10 +112,9 @@ def judge(chain: Chain | None, entry: LogEntry, group: str) -> Verdict:
         return Verdict("stale" if record.epoch < chain.epoch else "early", chain, hash=digest)
     sender: list[str] = []
     try:
-        counted, after = _judge_commit(chain, record, entry, sender)
+        return _judge_commit(chain, record, entry, sender)
     except BrokerCryptoError as error:
         return Verdict("invalid", chain, reason=_rule(error), sender=next(iter(sender), None), hash=digest)
-    return Verdict("commit", after, counted, sender=counted.sender, hash=digest)
 
 
 def _rule(error: BrokerCryptoError) -> str:
@@ -155,7 +149,7 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
     _refuse(context.epoch != 0 or context.confirmed_transcript_hash != b"", "founding_epoch")
     _refuse(context.cipher_suite not in SUITES, "founding_suite")
     _refuse(len(context.group_id) != 32, "founding_group_id")
-    tree_data = _exactly(message.extensions, (mls_leaf.RATCHET_TREE, mls_leaf.EXTERNAL_PUB))[0]
+    tree_data = exactly(message.extensions, (mls_leaf.RATCHET_TREE, mls_leaf.EXTERNAL_PUB))[0]
     policy = read_policy(context.extensions)
     _refuse(policy.rules != RULES, "founding_rules")  # only an admin's commit raises them
     _refuse(policy.group != group, "founding_group")
@@ -176,6 +170,9 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
         time=policy.time,
         began=policy.time,
         paths={0: policy.time},
+        joined={0: 0},
+        left={},
+        recent=(),
         founder=founder,
         founder_leaf=leaf,
         founding_policy=policy,
@@ -183,7 +180,21 @@ def read_founding(record: GroupRecord, broker_time_ms: int, group: str) -> Chain
     )
 
 
-def _judge_commit(chain: Chain, record: GroupRecord, entry: LogEntry, sender: list[str]) -> tuple[Counted, Chain]:
+def _judge_leave(chain: Chain, record: GroupRecord) -> Verdict:
+    digest = commit_hash(record.message)
+    try:
+        leave = Leave.decode(record.message)
+        _refuse(record.group_info != b"", "leave_form")
+        node = rights.check_leave(chain, leave)
+    except BrokerCryptoError as error:
+        return Verdict("invalid", chain, reason=_rule(error), hash=digest)
+    if node is None:
+        return Verdict("stale", chain, hash=digest)
+    after = replace(chain, left={**chain.left, leave.leaf: leave.leaf_node})
+    return Verdict("leave", after, sender=identity_of(node), hash=digest, leaver=leave.leaf)
+
+
+def _judge_commit(chain: Chain, record: GroupRecord, entry: LogEntry, sender: list[str]) -> Verdict:
     message = MLSMessage.decode(record.message).body
     if not isinstance(message, PublicMessage) or not isinstance(message.content.content, Commit):
         raise PeerError("no commit in a PublicMessage", rule="form")
@@ -198,15 +209,18 @@ def _judge_commit(chain: Chain, record: GroupRecord, entry: LogEntry, sender: li
     path = staged.path
     if path is None:
         raise PeerError("a commit without a path", rule="path")
-    _refuse(data.fences is not None, "fences")
     _refuse(data.time < chain.time or abs(data.time - entry.time_ms) > limits.COMMIT_TIME_WINDOW_MS, "time")
-    _check_proposals(chain, staged)
-    identity = chain.policy.check_leaf(path.leaf_node, data.time)
+    terms = rights.check_proposals(chain, staged, data.time)
+    identity = terms.policy.check_leaf(path.leaf_node, data.time) if terms.policy else identity_of(path.leaf_node)
     sender += [] if sender else [identity]
     _check_replaced(chain, staged, identity)
-    external_pub = _check_group_info(record, staged)
-    counted = Counted(staged, message, commit_hash(record.message), data, identity, external_pub)
-    return counted, _after(chain, record, counted)
+    made = Recent(data.time, rights.signing_key(chain, staged), identity)
+    rights.check_signer(chain, made, data)
+    published = _check_group_info(record, staged)
+    counted = Counted(staged, message, commit_hash(record.message), data, identity, published)
+    if terms.policy is None or terms.rules > RULES:
+        return Verdict("upgrade", chain, sender=identity, hash=counted.hash)
+    return Verdict("commit", _after(chain, record, counted, made, terms.policy), counted, sender=identity, hash=counted.hash)
 
 
 def _known_signer(chain: Chain, sender: Sender) -> list[str]:
@@ -215,71 +229,46 @@ def _known_signer(chain: Chain, sender: Sender) -> list[str]:
     return [] if leaf is None else [identity_of(leaf)]
 
 
-def _after(chain: Chain, record: GroupRecord, counted: Counted) -> Chain:
-    gone = set(counted.staged.removed)
-    paths = {leaf: time for leaf, time in chain.paths.items() if leaf not in gone}
-    paths[counted.staged.committer] = counted.data.time
-    return replace(chain, public=counted.staged.next, info=record.group_info, time=counted.data.time, began=counted.data.time, paths=paths)
-
-
-def _check_proposals(chain: Chain, staged: PublicStaged) -> None:
-    """Nothing but a path; or ExternalInit and at most one Remove, of the leaf with the joiner's own signature key."""
-    kinds = [item.proposal for item in staged.proposals]
-    if not staged.external:
-        _refuse(bool(kinds), "proposals")
-        return
-    path = staged.path
-    for proposal in kinds:
-        if isinstance(proposal, Remove):
-            old = chain.public.tree.leaf(proposal.removed)
-            _refuse(path is None or old is None or old.signature_key != path.leaf_node.signature_key, "resync_key")
-        else:
-            _refuse(not isinstance(proposal, ExternalInit), "proposals")
+def _after(chain: Chain, record: GroupRecord, counted: Counted, made: Recent, policy: GroupPolicy) -> Chain:
+    staged, time = counted.staged, counted.data.time
+    gone, committer = {*staged.removed}, staged.committer
+    joined = {leaf: epoch for leaf, epoch in chain.joined.items() if leaf not in gone}
+    if staged.external:
+        joined[committer] = staged.next.epoch
+    return replace(
+        chain,
+        public=staged.next,
+        policy=policy,
+        info=record.group_info,
+        time=time,
+        began=time,
+        paths={**{leaf: at for leaf, at in chain.paths.items() if leaf not in gone}, committer: time},
+        joined=joined,
+        left={leaf: node for leaf, node in chain.left.items() if leaf not in gone and leaf != committer},
+        recent=with_commit(chain.recent, made),
+        policy_signer=chain.policy_signer if policy is chain.policy else made.identity,
+    )
 
 
 def _check_replaced(chain: Chain, staged: PublicStaged, identity: str) -> None:
-    for index in [*staged.removed, *([] if staged.external else [staged.committer])]:
+    """The committer's own leaf, before and after; a joiner's, where it removes one."""
+    for index in staged.removed if staged.external else (staged.committer,):
         old = chain.public.tree.leaf(index)
         _refuse(old is None or identity_of(old) != identity, "identity")
 
 
 def _check_group_info(record: GroupRecord, staged: PublicStaged) -> bytes:
     info = GroupInfo.decode(record.group_info)
-    _, named = _exactly(info.extensions, (mls_leaf.EXTERNAL_PUB, COMMIT_HASH_EXTENSION))
+    _, named = exactly(info.extensions, (mls_leaf.EXTERNAL_PUB, COMMIT_HASH_EXTENSION))
     _refuse(not hmac.compare_digest(named, commit_hash(record.message)), "group_info_names")
     staged.next.check_group_info(info, signer=staged.committer, confirmation_tag=staged.confirmation_tag)
     return _usable_external_pub(staged.next.suite, info)
 
 
 def _usable_external_pub(suite: Suite, info: GroupInfo) -> bytes:
-    public = _external_pub(info)
+    public = external_pub(info)
     suite.check_public(public)
     return public
-
-
-def _external_pub(info: GroupInfo) -> bytes:
-    data = mls_leaf.find_extension(info.extensions, mls_leaf.EXTERNAL_PUB)
-    if data is None:
-        raise PeerError("no external_pub", rule="external_pub")
-    return tls.decode(data, tls.Reader.opaque)  # struct ExternalPub, RFC 9420 section 12.4.3.2
-
-
-def read_policy(extensions: mls_leaf.Extensions) -> GroupPolicy:
-    """The GroupPolicy of a GroupContext that has exactly required_capabilities, naming 0xF0BC, and 0xF0BC."""
-    required, policy = _exactly(extensions, (mls_leaf.REQUIRED_CAPABILITIES, EXTENSION))
-    _refuse(required != required_capabilities(), "required_capabilities")
-    return GroupPolicy.decode(policy)
-
-
-def required_capabilities() -> bytes:
-    """RequiredCapabilities of every group: extension 0xF0BC, X.509 credentials (RFC 9420 section 11.1)."""
-    return bytes((2,)) + EXTENSION.to_bytes(2, "big") + bytes((0, 2)) + mls_leaf.X509.to_bytes(2, "big")
-
-
-def _exactly(extensions: mls_leaf.Extensions, kinds: tuple[int, int]) -> tuple[bytes, bytes]:
-    found = {e.type: e.data for e in extensions}
-    _refuse(len(extensions) != len(kinds) or set(found) != set(kinds), "extensions")
-    return found[kinds[0]], found[kinds[1]]
 
 
 def _refuse(wrong: bool, rule: str) -> None:

@@ -38,7 +38,7 @@ RELEASED = {
     "Delta": "ad79ff5232b7e5e7",
     "CursorRow": "eb66828dc3186ca4",
     "RetentionRow": "585ee8acd05747a8",
-    "GroupRow": "9a76f09ea19c1436",
+    "GroupRow": "40b415f4a27994ed",
 }
 
 
