@@ -90,11 +90,15 @@ class Behind:
 
 
 class RosterEntry(NamedTuple):
-    """One leaf of an epoch: identity (URI), signature public key as in the LeafNode, right to write by that epoch's policy."""
+    """One leaf of an epoch: identity (URI), signature public key as in the LeafNode, right to write by that epoch's policy.
+
+    `issuers` are SHA-256 of the SubjectPublicKeyInfos above the leaf's: of its chain, and of the anchors that it ends at.
+    """
 
     identity: str
     signature_key: bytes
     may_write: bool
+    issuers: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

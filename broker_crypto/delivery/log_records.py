@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from broker_crypto import limits
 from broker_crypto.errors import MalformedInput
@@ -60,12 +61,7 @@ class CommitData:
     fences: tuple[FencedTopic, ...] | None = None
 
     def encode(self) -> bytes:
-        fences = None
-        if self.fences is not None:
-            fences = [
-                {"topic": f.topic, "identity": f.identity, "ends": [{"partition": p, "first_refused": n} for p, n in f.ends]}
-                for f in self.fences
-            ]
+        fences = None if self.fences is None else write_fences(self.fences)
         return envelopes.COMMIT_DATA.encode({"version": COMMIT_DATA_VERSION, "time": self.time, "fences": fences})
 
     @classmethod
@@ -74,13 +70,21 @@ class CommitData:
         d = envelopes.COMMIT_DATA.decode(data)
         if d["version"] != COMMIT_DATA_VERSION or d["time"] < 0:
             raise MalformedInput("commit data of another version or time", version=d["version"])
-        fences = d["fences"]
-        if fences is None:
-            return cls(d["time"])
-        return cls(
-            d["time"],
-            tuple(FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"])) for f in fences),
-        )
+        return cls(d["time"], None if d["fences"] is None else read_fences(d["fences"]))
+
+
+def write_fences(fences: Iterable[FencedTopic]) -> list[dict[str, Any]]:
+    """As the Avro value of an array of FencedTopic."""
+    return [
+        {"topic": f.topic, "identity": f.identity, "ends": [{"partition": p, "first_refused": n} for p, n in f.ends]} for f in fences
+    ]
+
+
+def read_fences(fences: Iterable[Mapping[str, Any]]) -> tuple[FencedTopic, ...]:
+    """Back from the Avro value."""
+    return tuple(
+        FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"])) for f in fences
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,25 @@ def check_chain(chain: Chain | Sequence[bytes], anchors: Iterable[Anchor], time_
     return held.uri
 
 
+def issuer_keys(chain: Chain, anchors: Iterable[Anchor]) -> tuple[bytes, ...]:
+    """SHA-256 of each SubjectPublicKeyInfo that vouches for the leaf: its issuers', and of each anchor that issued the last of them.
+
+    Nothing else is judged: an anchor may be revoked, over, or not speak for the identity.
+    """
+    return tuple(issuer.key_hash for issuer in chain.issuers) + tuple(
+        dict.fromkeys(key for anchor in anchors if (key := _anchor_key(chain, anchor.certificate)) is not None)
+    )
+
+
+def _anchor_key(chain: Chain, anchor: bytes) -> bytes | None:
+    try:
+        certificate = read_anchor(anchor)
+        _check_issued(chain.certificates[-1], certificate, "anchor")
+    except PeerError:
+        return None
+    return certificate.key_hash
+
+
 def read_anchor(der: bytes) -> Certificate:
     """Read a trust anchor. Raises PeerError if its form or rules 8, 9 do not hold."""
     anchor = read_certificate(bytes(der))
