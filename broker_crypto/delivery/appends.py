@@ -21,6 +21,7 @@ class Appends:
         self.refused_for = ""  # rule that the last own record broke
         self._clock = clock
         self._sent_at: dict[bytes, float] = {}
+        self._tries: dict[bytes, int] = {}
         self._dead: set[bytes] = set()
         self._lost = 0
         self._refusals = 0
@@ -30,6 +31,7 @@ class Appends:
         """An epoch has ended: what was sent in it is over."""
         self._dead.clear()
         self._sent_at.clear()
+        self._tries.clear()
         self._lost = self._refusals = 0
         self._hold_until, self.refused_for = 0.0, ""
 
@@ -62,12 +64,12 @@ class Appends:
         wanted = staged.epoch == epoch and staged.hash not in self._dead and set(intents) <= set(staged.intents)
         return wanted and abs(now_ms - staged.time) < _TOO_OLD_MS
 
-    def patience(self, staged: Staged) -> float:
-        """Seconds until these bytes may be sent (again): none at first and after a lost race, then 2 s a try."""
-        sent = self._sent_at.get(staged.hash)
+    def patience(self, digest: bytes) -> float:
+        """Seconds until the record of this hash may be sent (again): none at first and after a lost race, then 2 s a try."""
+        sent = self._sent_at.get(digest)
         if sent is None:
             return 0.0
-        return sent + limits.APPEND_RETRY_SECONDS * max(1, staged.appended) - self._clock.monotonic()
+        return sent + limits.APPEND_RETRY_SECONDS * max(1, self._tries.get(digest, 0)) - self._clock.monotonic()
 
     def expected(self, cursor: Cursor | None) -> int | None:
         """The position to expect the log at; None (any) once junk has won three races."""
@@ -75,11 +77,12 @@ class Appends:
             return None
         return cursor.last.position if cursor else -1
 
-    def sent(self, staged: Staged) -> None:
-        """It goes out now."""
-        self._sent_at[staged.hash] = self._clock.monotonic()
+    def sent(self, digest: bytes) -> None:
+        """The record of this hash goes out now."""
+        self._sent_at[digest] = self._clock.monotonic()
+        self._tries[digest] = self._tries.get(digest, 0) + 1
 
-    def not_sent(self, staged: Staged, *, lost: bool = False) -> None:
+    def not_sent(self, digest: bytes, *, lost: bool = False) -> None:
         """It did not get in and may be sent at once; `lost`: somebody else's record did."""
         self._lost += lost
-        self._sent_at.pop(staged.hash, None)
+        self._sent_at.pop(digest, None)

@@ -1,4 +1,4 @@
-"""What an agent writes to the group log: founding, joining, rotating. Each returns a record and the state it leads to.
+"""What an agent writes to the group log: a founding, an external commit, a path commit. Each returns a record and the state it leads to.
 
 Nothing is released here: the caller stores what is returned, then appends, then reads (rule 1 of docs/state.md).
 """
@@ -11,10 +11,12 @@ from broker_crypto import limits
 from broker_crypto.crypto.suites import suite as suite_of
 from broker_crypto.delivery import log_records, rules
 from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION, EXTENSION, GroupPolicy
-from broker_crypto.errors import GroupTooLarge
+from broker_crypto.errors import GroupTooLarge, PeerError
+from broker_crypto.identity import profile
 from broker_crypto.mls.framing import MLSMessage
 from broker_crypto.mls.group import Group, OwnLeaf, StagedCommit
-from broker_crypto.mls.leaf import REQUIRED_CAPABILITIES, Capabilities, Credential, Extension
+from broker_crypto.mls.leaf import REQUIRED_CAPABILITIES, Capabilities, Credential, Extension, LeafNode
+from broker_crypto.mls.proposals import GroupContextExtensions, Proposal, Remove
 from broker_crypto.records import Random
 
 
@@ -52,11 +54,32 @@ class Own:
             capabilities=Capabilities(cipher_suites=(suite,), extensions=(EXTENSION,), credentials=(2,)),
         )
 
+    def renews(self, leaf: LeafNode | None) -> bool:
+        """Whether the certificate is another one than that of the leaf."""
+        return leaf is not None and leaf.credential.certificates != self.chain
+
+    def admitted(self, policy: GroupPolicy) -> bool:
+        """Whether `policy`, validity aside, counts this identity with this chain."""
+        try:
+            profile.check_chain(self.chain, policy.anchors, None, frozenset(policy.revoked))
+        except PeerError:
+            return False
+        return policy.role_of(self.identity) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit changes beside the own keys. `time` is signed, in ms; `policy` None leaves the group's as it is."""
+
+    time: int
+    policy: GroupPolicy | None = None
+    remove: frozenset[int] = frozenset()
+    fences: tuple[log_records.FencedTopic, ...] | None = None
+
 
 def found(own: Own, policy: GroupPolicy, suite: int, random: Random) -> Staged:
     """The founding of a group: GroupInfo of epoch 0 with tree and external_pub. GroupTooLarge beyond the log's limit."""
-    extensions = (Extension(REQUIRED_CAPABILITIES, rules.required_capabilities()), Extension(EXTENSION, policy.encode()))
-    group = Group.found(suite_of(suite), random(32), own.leaf(suite), extensions=extensions, random=random)
+    group = Group.found(suite_of(suite), random(32), own.leaf(suite), extensions=policy_extensions(policy), random=random)
     message = MLSMessage(group.group_info(ratchet_tree=True, external_pub=True)).encode()
     return _staged(log_records.GroupRecord(log_records.FOUNDING, 0, message, b""), group, (), policy.time)
 
@@ -75,10 +98,25 @@ def join(chain: rules.Chain, own: Own, time_ms: int, random: Random) -> Staged:
     return _commit_record(chain.epoch, commit, (), time_ms)
 
 
-def rotate(group: Group, time_ms: int, intents: tuple[bytes, ...], random: Random) -> Staged:
-    """A path commit: fresh keys for the own leaf and every node above it."""
-    commit = group.commit(path=True, authenticated_data=log_records.CommitData(time_ms).encode(), random=random)
-    return _commit_record(group.public.epoch, commit, intents, time_ms)
+def commit(group: Group, own: Own, change: Change, intents: tuple[bytes, ...], random: Random) -> Staged:
+    """A path commit with what `change` says: fresh keys for the own leaf and every node above it."""
+    proposals: list[Proposal] = [Remove(leaf) for leaf in sorted(change.remove)]
+    if change.policy is not None:
+        proposals.append(GroupContextExtensions(policy_extensions(change.policy)))
+    data = log_records.CommitData(change.time, change.fences)
+    made = group.commit(
+        proposals=proposals,
+        path=True,
+        own=own.leaf(group.public.suite.number) if own.renews(group.public.tree.leaf(group.leaf)) else None,
+        authenticated_data=data.encode(),
+        random=random,
+    )
+    return _commit_record(group.public.epoch, made, intents, change.time)
+
+
+def policy_extensions(policy: GroupPolicy) -> tuple[Extension, ...]:
+    """The extensions of a GroupContext with this policy."""
+    return (Extension(REQUIRED_CAPABILITIES, rules.required_capabilities()), Extension(EXTENSION, policy.encode()))
 
 
 def _commit_record(epoch: int, commit: StagedCommit, intents: tuple[bytes, ...], time_ms: int) -> Staged:

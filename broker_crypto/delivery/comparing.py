@@ -6,15 +6,20 @@ from broker_crypto import limits
 from broker_crypto.delivery.membership import Cursor, Seen
 from broker_crypto.delivery.plan import FOREVER
 from broker_crypto.delivery.ports import GroupLog
-from broker_crypto.errors import LogRolledBack
+from broker_crypto.errors import BrokerUnavailable, LogRolledBack
 from broker_crypto.records import Clock, LogEntry
 
 
 class Comparison:
-    """The comparisons of one group's log. Each raises LogRolledBack where the log is another one."""
+    """The comparisons of one group's log. Each raises LogRolledBack where the log is another one.
 
-    def __init__(self, group: str, clock: Clock) -> None:
-        self._group, self._clock = group, clock
+    A log that merely ends before what was read may be a replica that has taken over and comes up: for `patience` s that is
+    BrokerUnavailable, seconds in which nothing is sealed.
+    """
+
+    def __init__(self, group: str, clock: Clock, patience: float = 0.0) -> None:
+        self._group, self._clock, self._patience = group, clock, patience
+        self._short_since: float | None = None
         self._doubted = False
         self._compared_at = -limits.CURSOR_CHECK_SECONDS
 
@@ -57,5 +62,22 @@ class Comparison:
         self._same(seen, await log.read(seen.position, 1))
 
     def _same(self, seen: Seen, entries: list[LogEntry]) -> None:
-        if not entries or Seen.of(entries[0]) != seen:
+        if not entries:
+            self._wait_or_raise(seen)
+        elif Seen.of(entries[0]) != seen:
             raise LogRolledBack("a record that was read is not there", group=self._group, position=seen.position)
+        else:
+            self._short_since = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the log was behind what was read when it was last looked at."""
+        return self._short_since is not None
+
+    def _wait_or_raise(self, seen: Seen) -> None:
+        now = self._clock.monotonic()
+        if self._short_since is None:
+            self._short_since = now
+        if now - self._short_since >= self._patience:
+            raise LogRolledBack("the log ends before a record that was read", group=self._group, position=seen.position)
+        raise BrokerUnavailable("the log is behind what was read: a replica may be coming up", group=self._group)

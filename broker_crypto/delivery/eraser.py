@@ -60,6 +60,8 @@ class Eraser:
             await tx.put(state.RETENTION, state.prefix(group), state.encode_marks(marks))
             for epoch in due:
                 await tx.put(state.EPOCH, state.epoch_key(group, epoch), state.encode_epoch(epoch))
+            for row in self._memory.idle_fences(due):
+                await tx.delete(state.FENCE, state.fence_key(group, row))
         self._stored = marks
         self._memory.forget(due)
         if due:

@@ -144,6 +144,11 @@ def identity_of(leaf: LeafNode) -> str:
     return profile.read_chain(leaf.credential.certificates).uri
 
 
+def key_of(leaf: LeafNode) -> bytes:
+    """SHA-256 of the SubjectPublicKeyInfo of a leaf's certificate, as `revoked` lists it."""
+    return profile.read_chain(leaf.credential.certificates).leaf.key_hash
+
+
 def read_policy(extensions: Extensions) -> GroupPolicy:
     """The GroupPolicy of a GroupContext that has exactly required_capabilities, naming 0xF0BC, and 0xF0BC. Raises PeerError."""
     return GroupPolicy.decode(policy_data(extensions))

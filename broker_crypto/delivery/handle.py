@@ -7,12 +7,14 @@ from typing import Protocol
 
 from broker_crypto import errors
 from broker_crypto.delivery import plan
-from broker_crypto.delivery.group_policy import identity_of
+from broker_crypto.delivery.deltas import Delta
+from broker_crypto.delivery.group_policy import ADMIN, identity_of, key_of
 from broker_crypto.delivery.loop import GroupLoop
-from broker_crypto.delivery.membership import MEMBER, Membership
+from broker_crypto.delivery.membership import LEFT, MEMBER, Alarm, Membership
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.views import HALTS
 from broker_crypto.records import Member
+from broker_crypto.wire import names
 
 
 class Source(Protocol):
@@ -98,27 +100,89 @@ class Group:
         return chain.time if chain else None
 
     @property
+    def alarms(self) -> Sequence[Alarm]:
+        """Who locked this agent out, the newest last."""
+        return self._loop.member.alarms
+
+    @property
     def intents(self) -> Sequence[str]:
         """Kinds of what is wanted and not settled."""
         return tuple(intent.kind for intent in self._loop.memory.intents.values())
 
     async def rotate(self) -> None:
         """Fresh keys for the own leaf; returns when the log shows it. Raises GroupError where it cannot be."""
-        loop = self._loop
-        if not isinstance(loop, GroupLoop):
-            raise errors.UsageError("no agent runs here; ask one through its store", group=self.name)
+        loop = self._following()
         if self.state != MEMBER:
             raise loop.closed_by() or errors.GroupNotReady(group=self.name)
         await loop.want(plan.ROTATE)
 
-    async def remove(self, identity: str | None = None, *, leaf: int | None = None) -> None:
-        """Remove an identity or one leaf. Raises NotBuilt in this version."""
-        raise errors.NotBuilt("removing members comes with the next version", group=self.name)
+    async def remove(self, identity: str | None = None, *, leaf: int | None = None, without: Sequence[str] = ()) -> None:
+        """Bar an identity, which removes all its leaves; or revoke the key of one leaf, which removes that one.
+
+        Returns when the log shows it: from then on nobody takes a record of theirs at or behind the fence, also one sealed with old keys.
+        `without` are topics whose ends are not read, for a broker that is gone for good: there all that they ever wrote is refused.
+        Raises UsageError, GroupError where the caller is no admin or the log refuses it, BrokerUnavailable where the ends of a
+        topic cannot be read.
+        """
+        if (identity is None) == (leaf is None):
+            raise errors.UsageError("name an identity or a leaf", group=self.name)
+        if identity is not None:
+            delta = Delta(bar=(_identity(identity),), without=tuple(without))
+        else:
+            delta = Delta(revoke=(self._key_of(leaf),), without=tuple(without))
+        await self._ask(plan.REMOVE, delta)
+
+    async def revoke(self, key: bytes, *, without: Sequence[str] = ()) -> None:
+        """Revoke a key, a member's or a CA's, by SHA-256 of its SubjectPublicKeyInfo (32 bytes). Raises as `remove`."""
+        if len(key) != 32:
+            raise errors.UsageError("a fingerprint is 32 bytes", group=self.name)
+        await self._ask(plan.REMOVE, Delta(revoke=(bytes(key),), without=tuple(without)))
 
     async def readmit(self, identity: str) -> None:
-        """Lift a bar. Raises NotBuilt in this version."""
-        raise errors.NotBuilt("removing members comes with the next version", group=self.name)
+        """Lift the bar of an identity: it may join again by itself. Raises as `remove`."""
+        await self._ask(plan.POLICY, Delta(unbar=(_identity(identity),)))
+
+    async def change(self, delta: Delta) -> None:
+        """Change the group's policy. Raises as `remove`."""
+        await self._ask(plan.POLICY, delta)
 
     async def leave(self) -> None:
-        """Leave the group. Raises NotBuilt in this version."""
-        raise errors.NotBuilt("leaving comes with the next version", group=self.name)
+        """Leave: nothing is sealed from now on, and when the log shows it all keys of the group are erased here.
+
+        Raises LastMember where nobody would be left.
+        """
+        loop = self._following()
+        if self.leaf is not None and len(self.members) == 1:
+            raise errors.LastMember(group=self.name)
+        if self.state != LEFT:
+            await loop.want(plan.LEAVE)
+
+    async def join(self) -> None:
+        """Come back after leaving; returns as a member. Raises GroupError where the group's policy does not admit this identity."""
+        if self.state == LEFT:
+            await self._following().want(plan.JOIN)
+
+    def _following(self) -> GroupLoop:
+        if not isinstance(self._loop, GroupLoop):
+            raise errors.UsageError("no agent runs here; ask one through its store", group=self.name)
+        return self._loop
+
+    async def _ask(self, kind: str, delta: Delta) -> None:
+        loop, chain = self._following(), self._loop.member.chain
+        identity = loop.own.identity
+        if chain is not None and chain.policy.role_of(identity) != ADMIN:
+            raise errors.GroupError("only an admin of the group changes its policy", group=self.name, identity=identity)
+        await loop.want(kind, delta.encode())
+
+    def _key_of(self, leaf: int | None) -> bytes:
+        chain = self._loop.member.chain
+        node = chain.public.tree.leaf(leaf) if chain is not None and leaf is not None and leaf >= 0 else None
+        if node is None:
+            raise errors.UsageError("nobody is at this leaf", group=self.name, leaf=leaf)
+        return key_of(node)
+
+
+def _identity(identity: str) -> str:
+    if not names.is_identity(identity):
+        raise errors.UsageError("no identity in its canonical form", identity=identity)
+    return identity

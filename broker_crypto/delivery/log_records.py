@@ -75,16 +75,12 @@ class CommitData:
 
 def write_fences(fences: Iterable[FencedTopic]) -> list[dict[str, Any]]:
     """As the Avro value of an array of FencedTopic."""
-    return [
-        {"topic": f.topic, "identity": f.identity, "ends": [{"partition": p, "first_refused": n} for p, n in f.ends]} for f in fences
-    ]
+    return [{"topic": f.topic, "identity": f.identity, "ends": [{"partition": p, "first_refused": n} for p, n in f.ends]} for f in fences]
 
 
 def read_fences(fences: Iterable[Mapping[str, Any]]) -> tuple[FencedTopic, ...]:
     """Back from the Avro value."""
-    return tuple(
-        FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"])) for f in fences
-    )
+    return tuple(FencedTopic(f["topic"], f["identity"], tuple((e["partition"], e["first_refused"]) for e in f["ends"])) for f in fences)
 
 
 @dataclass(frozen=True, slots=True)

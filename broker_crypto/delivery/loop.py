@@ -11,28 +11,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 from broker_crypto import errors, limits
-from broker_crypto.delivery import committer, plan, state, views
-from broker_crypto.delivery.appends import Appends
-from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery import plan, state, views
+from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.comparing import Comparison
 from broker_crypto.delivery.eraser import Eraser
 from broker_crypto.delivery.group_policy import GroupPolicy
-from broker_crypto.delivery.membership import Membership, halted, resumed
+from broker_crypto.delivery.membership import LEFT, Membership, halted, own_leaf, placed, resumed
 from broker_crypto.delivery.memory import GroupMemory
-from broker_crypto.delivery.plan import Due, Habits, Now
+from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.ports import GroupLog
-from broker_crypto.delivery.rules import judge
 from broker_crypto.delivery.services import Services
 from broker_crypto.delivery.trust import LocalPolicy, conflict, trusts
 from broker_crypto.delivery.waiting import Waiters, first_of, rung
-from broker_crypto.records import ClockSkew, Halted, Joined, LogEntry
+from broker_crypto.delivery.writing import Writer
+from broker_crypto.records import Halted, Joined, LogEntry
 
 _FETCH = 64  # entries a fetch, and so a transaction
-_STOPPED = (errors.LogRolledBack.code, errors.GroupLogTruncated.code, errors.IdentityInUse.code)  # halts that read no further
+_RESTART = (errors.IdentityInUse.code, errors.UpgradeNeeded.code)  # halts that read no further until started again
+_STOPPED = (errors.LogRolledBack.code, errors.GroupLogTruncated.code, *_RESTART)  # halts that read no further
 _PATIENCE = (0.1, 5.0)  # s, first and longest wait for a broker or store out of reach
 
 
@@ -40,14 +39,15 @@ class GroupLoop:
     """One group of one agent. `run` until `close`; everything else may be called at any time from the same event loop."""
 
     def __init__(self, group: str, own: Own, local: LocalPolicy, services: Services, habits: Habits | None = None) -> None:
-        self.group, self.own, self.local = group, own, local
+        self.group, self.local = group, local
         self.habits = habits or Habits(jitter=services.random(1)[0] / 256)
         self.memory = GroupMemory(Membership(group))
+        self.writer = Writer(self.memory, own, local, services, self.habits)
+        self.writer.tell = self._publish
         self.head = 0
         self.trouble: errors.BrokerCryptoError | None = None  # what ended the last turn; None where it went well
         self._services = services
-        self._appends = Appends(services.clock)
-        self._comparison = Comparison(group, services.clock)
+        self._comparison = Comparison(group, services.clock, self.habits.failover)
         self._eraser = Eraser(self.memory, services)
         self._log: GroupLog | None = None
         self._log_id = ""
@@ -61,9 +61,6 @@ class GroupLoop:
         self._judged: tuple[GroupPolicy, errors.PolicyConflict | None] | None = None
         self._readers = Waiters()
         self._watchers = Waiters()
-        self._empty_since: float | None = None
-        self._mend_since: float | None = None
-        self._join_began: float | None = None
         self._read_once = False  # to the head, since it started
         self._was_behind = False  # the log had more than the store at the start
         self._live_from: float | None = None  # since when a commit by the own key that is not staged here is somebody else's
@@ -77,7 +74,17 @@ class GroupLoop:
     @property
     def clock_off_ms(self) -> int:
         """How far the times that are signed are ahead of the own clock."""
-        return self._appends.off_ms
+        return self.writer.appends.off_ms
+
+    @property
+    def own(self) -> Own:
+        """What this agent brings, as its certificate says now."""
+        return self.writer.own
+
+    def renew(self, own: Own) -> None:
+        """Take another certificate of the same identity into use: a path commit brings it in."""
+        self.writer.own = own
+        self._poke.set()
 
     def closed_by(self) -> errors.BrokerCryptoError | None:
         """Why this agent may not seal in the group now.
@@ -89,14 +96,20 @@ class GroupLoop:
         waiting = error is not None and error.retriable
         if trouble is not None and not trouble.retriable and (error is None or waiting):
             return trouble
-        if not self._read_once and (error is None or isinstance(error, errors.MayNotWrite)):
+        if error is None and self._wants(plan.LEAVE):
+            return errors.NotAMember("this agent is leaving", group=self.group)
+        unread = not self._read_once or self._comparison.waits
+        if unread and (error is None or isinstance(error, errors.MayNotWrite)):
             error = errors.GroupNotReady(group=self.group, missing="the group's log to be read to its head")
         if isinstance(error, errors.GroupNotReady):
-            refused_for = self._appends.refused_for
+            refused_for = self.writer.appends.refused_for
             held_up = trouble or (refused_for and f"it would be refused: {refused_for}")
             if held_up:
                 return errors.GroupNotReady(group=self.group, missing=f"{error.fields['missing']}; {held_up}")
         return error
+
+    def _wants(self, kind: str) -> bool:
+        return any(intent.kind == kind and intent.refused is None for intent in self.memory.intents.values())
 
     def conflict(self) -> errors.PolicyConflict | None:
         """What the group's policy allows beyond the own file; the same object as long as the policy is."""
@@ -198,6 +211,8 @@ class GroupLoop:
             raise errors.AgentClosed()
         if self._fault is not None:
             raise self._fault
+        if self.member.state == LEFT:
+            raise errors.NotAMember("this agent has left", group=self.group)
         if self.member.halt is not None:
             raise views.HALTS[self.member.halt](group=self.group)
 
@@ -205,14 +220,15 @@ class GroupLoop:
         """Return after the next change of the membership."""
         await self._watchers.wait()
 
-    async def want(self, kind: str) -> None:
+    async def want(self, kind: str, delta: bytes = b"") -> None:
         """Store an intent, return when the log shows it done; GroupError with the reason where it ended refused."""
         if self._closing:
             raise errors.AgentClosed()
-        intent = state.Intent(self._services.random(16), kind, self._services.clock.now_ms())
+        intent = state.Intent(self._services.random(16), kind, self._services.clock.now_ms(), delta)
         async with self._services.store.transaction() as tx:
             await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
         self.memory.intents[intent.id] = intent
+        self._publish()
         self._poke.set()
         while intent.id in self.memory.intents:
             refused = self.memory.intents[intent.id].refused
@@ -221,12 +237,15 @@ class GroupLoop:
                 raise errors.GroupError("the group's log refused it", group=self.group, reason=refused)
             if self._closing:
                 raise errors.AgentClosed()
-            self._raise_if_hopeless()
+            self._raise_if_hopeless(kind)
             await self.changed()
 
-    def _raise_if_hopeless(self) -> None:
-        """Raise what keeps every intent from being settled: a halt, no place in the group, a log that cannot be followed."""
-        for error in (self.trouble, views.closed_by(self.member, self.own.identity)):
+    def _raise_if_hopeless(self, kind: str) -> None:
+        """Raise what keeps an intent from being settled: a halt, no place in the group, a log that cannot be followed."""
+        closed = views.closed_by(self.member, self.own.identity)
+        if isinstance(closed, errors.NotAMember) and (kind == plan.LEAVE or self.member.state == LEFT):
+            closed = None
+        for error in (self.trouble, closed):
             if error is not None and not error.retriable and not isinstance(error, errors.MayNotWrite):
                 raise error
 
@@ -254,7 +273,9 @@ class GroupLoop:
         if await self._eraser.look():
             self._publish()
         log = self._log  # this one to the end of the turn: `use` may bring another meanwhile
-        if log is None or self.member.halt in _STOPPED:
+        if self.member.state == LEFT:
+            await self._come_back()
+        if log is None or self.member.halt in _STOPPED or self.member.state == LEFT:
             return self._until_erased()
         if not self._opened:
             await self._open(log)
@@ -264,6 +285,12 @@ class GroupLoop:
         self._readers.release(asked)
         clock = limits.CLOCK_AHEAD_LOOK_SECONDS if self._ahead else plan.FOREVER
         return min(doubt, clock, await self._act(log), self._until_erased())
+
+    async def _come_back(self) -> None:
+        """One who left follows the log anew once it was asked to join."""
+        await self.memory.refresh_intents(self._services.store)
+        if self._wants(plan.JOIN):
+            await self._store(Membership(self.group))
 
     def _until_erased(self) -> float:
         wait = self._eraser.wait()
@@ -279,7 +306,7 @@ class GroupLoop:
     async def _read(self, log: GroupLog) -> None:
         now, self._ahead = self._services.clock.now_ms(), False
         self.head = await log.head()
-        while not self._ahead and self.member.halt not in _STOPPED:
+        while not self._ahead and self.member.halt not in _STOPPED and self.member.state != LEFT:
             cursor = self.member.cursor
             fetched = await log.read(cursor.last.position if cursor else 0, _FETCH + 1)
             entries = self._comparison.behind(cursor, fetched)
@@ -289,7 +316,7 @@ class GroupLoop:
             after = self.member.cursor
             if not entries or (after is not None and after.last.position + 1 >= self.head):
                 break
-        if not self._ahead and self.member.halt not in _STOPPED:
+        if not self._ahead and self.member.halt not in _STOPPED and self.member.state != LEFT:
             self._at_head(now)
         await self._settle_halt()
 
@@ -301,8 +328,6 @@ class GroupLoop:
         if not self._read_once:
             self._read_once = True
             self._publish()
-        if self.member.chain is None and self._empty_since is None:
-            self._empty_since = self._services.clock.monotonic()
 
     async def _apply(self, entries: list[LogEntry]) -> None:
         now = self._services.clock.now_ms()
@@ -319,61 +344,29 @@ class GroupLoop:
         if "early" in change.verdicts:
             self._comparison.doubt()
         if change.moved:
-            self._appends.moved()
-            self._mend_since = None
+            self.writer.moved()
         if change.own:
-            self._appends.off_ms = 0
+            self.writer.appends.off_ms = 0
         for event in change.events:
             if isinstance(event, Joined):
-                self._tell_joined("done")
+                self.writer.joined("done")
             self._services.report(event)
-        if change.in_use:
-            self._services.report(Halted(self.group, errors.IdentityInUse.code))
+        if change.halt is not None:
+            self._services.report(Halted(self.group, change.halt))
             self._readers.release()
         self._publish()
-        await self._own_verdicts(change.refused)
-
-    async def _own_verdicts(self, refused: dict[bytes, tuple[str, int]]) -> None:
-        """An own record that does not count: refused for its time, it is built anew by the broker's clock."""
-        for digest, (reason, broker_ms) in refused.items():
-            if not self._appends.kill(digest):
-                continue  # a second copy
-            staged = self.memory.staged.get(digest)
-            if reason == "time":
-                off = broker_ms - self._services.clock.now_ms()
-                self._appends.retime(off)
-                self._services.report(ClockSkew(self.group, off))
-            await self._refused(reason, staged.intents if staged else ())
-
-    async def _refused(self, reason: str, intents: tuple[bytes, ...]) -> None:
-        """Hold back. Intents end, but for time."""
-        self._appends.refuse(reason)
-        self._tell_joined("refused")
-        ended = [replace(self.memory.intents[i], refused=reason) for i in intents if i in self.memory.intents]
-        self._publish()
-        if reason == "time" or not ended:
-            return
-        async with self._services.store.transaction() as tx:
-            for intent in ended:
-                await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
-        self.memory.intents.update({intent.id: intent for intent in ended})
-        self._watchers.release()
-
-    def _tell_joined(self, outcome: str) -> None:
-        began, self._join_began = self._join_began, None
-        if began is not None:
-            self._services.joined(outcome, self._services.clock.monotonic() - began)
+        await self.writer.refused_in_log(change.refused)
 
     async def _settle_halt(self, *, started: bool = False) -> None:
-        """Halt, or go on, for the two reasons that pass by themselves: the founder, and a clock that lags. `started` ends a third."""
+        """Halt, or go on, for the two reasons that pass by themselves: the founder, and a clock that lags. `started` ends two more."""
         member, error = self.member, self._passing()
-        passing = (errors.UntrustedFounding.code, errors.LogClockAhead.code, errors.IdentityInUse.code if started else None)
+        passing = (errors.UntrustedFounding.code, errors.LogClockAhead.code, *(_RESTART if started else ()))
         if member.halt is not None and member.halt not in passing:
             return
         if error is not None:
             await self._halt(error)
         elif member.halt is not None:
-            await self._store(resumed(member))
+            await self._store(placed(resumed(member), self.own))
 
     def _passing(self) -> errors.GroupError | None:
         chain = self.member.chain
@@ -400,91 +393,46 @@ class GroupLoop:
     # --- writing ----------------------------------------------------------------------------------------------
 
     async def _act(self, log: GroupLog) -> float:
+        writer = self.writer
         for _ in range(limits.TRIES_A_TURN):
             await self.memory.refresh_intents(self._services.store)
-            wanted = self._due()
+            await writer.settled()
+            wanted = writer.due()
             if wanted.wish is None:
                 return wanted.wait
-            held = self._appends.held()
+            held = writer.appends.held()
             if held > 0:
                 return held
-            staged = self._pending(wanted) or await self._stage(wanted)
-            if staged is None:
+            if wanted.wish == plan.LEAVE:
+                wait = await self._leave(log)
+                if wait > 0:
+                    return wait
                 continue
-            patience = self._appends.patience(staged)
+            ready = writer.pending(wanted)
+            made = [ready] if ready is not None else await writer.stage(wanted)
+            if not made:
+                continue
+            patience = writer.appends.patience(made[0].hash)
             if patience > 0:
                 return patience
-            await self._append(log, staged)
+            await writer.append(log, made, self._comparison)
             await self._read(log)
         return 0.0
 
-    def _due(self) -> Due:
-        clock = self._services.clock
-        empty = clock.monotonic() - self._empty_since if self._empty_since is not None else 0.0
-        if self.member.mend and self._mend_since is None:
-            self._mend_since = clock.monotonic()
-        false = clock.monotonic() - self._mend_since if self._mend_since is not None else 0.0
-        return plan.due(
-            self.member,
-            self.local,
-            self.own.identity,
-            habits=self.habits,
-            now=Now(clock.now_ms(), empty, false),
-            intents=list(self.memory.intents.values()),
-        )
-
-    def _pending(self, wanted: Due) -> Staged | None:
-        """The own record that waits for this epoch, if it still says what is wanted and its time may still count."""
-        epoch, now = self.member.chain.epoch if self.member.chain else 0, self._now_ms()
-        staged = self.memory.staged.values()
-        return next((one for one in staged if self._appends.may_count(one, epoch, wanted.intents, now)), None)
-
-    def _now_ms(self) -> int:
-        """The time to sign: own clock (or the broker's, where ours was refused), never before the last that counted."""
-        chain = self.member.chain
-        return max(self._services.clock.now_ms() + self._appends.off_ms, chain.time if chain else 0)
-
-    async def _stage(self, wanted: Due) -> Staged | None:
-        """Build and store what is wanted; None where everybody would refuse it, so that it never goes out."""
-        try:
-            staged = self._build(wanted)
-        except (errors.PeerError, errors.GroupTooLarge) as error:
-            await self._refused(str(error.fields.get("rule", error.code)), wanted.intents)
-            return None
-        verdict = judge(self.member.chain, LogEntry(0, staged.time, staged.record), self.group)
-        if verdict.kind not in ("commit", "founding"):
-            await self._refused(verdict.reason, wanted.intents)
-            return None
-        async with self._services.store.transaction() as tx:
-            await tx.put(state.STAGED, state.prefix(self.group) + staged.hash, state.encode_staged(staged))
-        self.memory.staged[staged.hash] = staged
-        return staged
-
-    def _build(self, wanted: Due) -> Staged:
-        member, random, now = self.member, self._services.random, self._now_ms()
-        if wanted.wish == plan.FOUND or member.chain is None:
-            return committer.found(self.own, replace(self.local.policy, time=now), self.local.suite, random)
-        if wanted.wish == plan.JOIN or member.mls is None:
-            self._join_began = self._join_began or self._services.clock.monotonic()
-            return committer.join(member.chain, self.own, now, random)
-        return committer.rotate(member.mls, now, wanted.intents, random)
-
-    async def _append(self, log: GroupLog, staged: Staged) -> None:
-        await self._comparison.epoch(log, self.member.cursor)
-        self.memory.staged[staged.hash] = replace(staged, appended=staged.appended + 1)
-        self._appends.sent(staged)
-        try:
-            await log.append(staged.record, self._appends.expected(self.member.cursor))
-        except errors.AppendUnknown:
-            pass
-        except errors.GroupTooLarge as error:
-            self._appends.kill(staged.hash)
-            await self._refused(error.code, staged.intents)
-        except errors.LostRace:
-            self._appends.not_sent(staged, lost=True)
-        except errors.BrokerUnavailable:
-            self._appends.not_sent(staged)
-            raise
+    async def _leave(self, log: GroupLog) -> float:
+        """Leave; 0 where something may have come of it. One whose leaf is gone has left already."""
+        member = self.member
+        if member.chain is not None and own_leaf(member, self.own) is None:
+            wait = self.writer.unsettled()
+            if wait > 0:
+                return wait
+            await self.memory.leave(self._services.store)
+            self._publish()
+            return 0.0
+        wait = await self.writer.leave(log, self._comparison)
+        if wait <= 0:
+            await self._read(log)
+        return wait
 
     async def _rest(self, wait: float) -> None:
         """Until something changed in the log, somebody pokes, or `wait` s are over."""

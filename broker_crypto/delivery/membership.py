@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from broker_crypto.delivery.group_policy import identity_of
+from broker_crypto.delivery.committer import Own
+from broker_crypto.delivery.group_policy import identity_of, key_of
 from broker_crypto.delivery.log_records import record_hash
 from broker_crypto.delivery.rules import Chain, Counted, Verdict, judge
+from broker_crypto.identity import profile
 from broker_crypto.mls.group import CannotEnter, Group
 from broker_crypto.mls.group_info import GroupInfo
+from broker_crypto.mls.leaf import LeafNode
+from broker_crypto.mls.ratchet_tree import RatchetTree
 from broker_crypto.records import LogEntry, RosterEntry
 
 JOINING, MEMBER, LOCKED_OUT, REMOVED, LEFT, HALTED = "joining", "member", "locked_out", "removed", "left", "halted"
@@ -60,6 +64,16 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """Who locked this member out of which epoch, at which signed time (ms); `key` is SHA-256 of its SubjectPublicKeyInfo."""
+
+    time: int
+    epoch: int
+    identity: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Membership:
     """One group, as this agent knows it. `halt` is the code of the error that halted it."""
 
@@ -73,6 +87,7 @@ class Membership:
     resyncs: tuple[int, ...] = ()
     mend: bool = False  # the head's external_pub is not that of the epoch
     halt: str | None = None
+    alarms: tuple[Alarm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +161,18 @@ def _others(base: Membership, verdict: Verdict, before: Membership, mls: Group, 
         return Step(out, verdict, moved=True, ended_ms=ended, lock_out=error.reason, alarm=_suspect(before, commit, error.reason))
 
 
-def _suspect(before: Membership, commit: Counted, reason: str) -> str:
+def _suspect_leaf(before: Membership, commit: Counted, reason: str) -> LeafNode | None:
     """Whom to name: the committer; where a joiner was misled by a false external_pub, the member that signed it."""
-    chain = before.chain
-    if chain is None or not before.mend or not commit.staged.external or reason not in _MISLED:
-        return commit.sender
-    signer = chain.public.tree.leaf(GroupInfo.decode(chain.info).signer)
-    return commit.sender if signer is None else identity_of(signer)
+    chain, path = before.chain, commit.staged.path
+    misled = before.mend and commit.staged.external and reason in _MISLED
+    if chain is None or not misled:
+        return path.leaf_node if path is not None else None
+    return chain.public.tree.leaf(GroupInfo.decode(chain.info).signer) or (path.leaf_node if path is not None else None)
+
+
+def _suspect(before: Membership, commit: Counted, reason: str) -> str:
+    leaf = _suspect_leaf(before, commit, reason)
+    return commit.sender if leaf is None else identity_of(leaf)
 
 
 def _entered(base: Membership, verdict: Verdict, before: Membership, mls: Group, *, known: Mapping[int, RosterEntry]) -> Step:
@@ -172,7 +192,8 @@ def _entered(base: Membership, verdict: Verdict, before: Membership, mls: Group,
     )
     ended = verdict.commit.data.time if verdict.commit else None
     same = before.mls is not None and before.chain is not None and before.chain.policy is chain.policy
-    return Step(nxt, verdict, moved=True, epoch=epoch_of(chain, mls, known, same_policy=same), ended_ms=ended)
+    tree = before.chain.public.tree if same and before.chain is not None else None
+    return Step(nxt, verdict, moved=True, epoch=epoch_of(chain, mls, known, tree), ended_ms=ended)
 
 
 def halted(member: Membership, code: str) -> Membership:
@@ -183,7 +204,36 @@ def halted(member: Membership, code: str) -> Membership:
 def resumed(member: Membership) -> Membership:
     """What it was before it halted, and has become since."""
     missing = bool(member.missed) and member.missed[-1][1] is None
-    return replace(member, halt=None, state=MEMBER if member.mls else LOCKED_OUT if missing else JOINING)
+    return replace(member, halt=None, state=MEMBER if member.mls else LOCKED_OUT if missing else JOINING)  # `placed` by who reads on
+
+
+def own_leaf(member: Membership, own: Own) -> int | None:
+    """The leaf of this agent: where its secrets are, else the one with its key."""
+    if member.mls is not None:
+        return member.mls.leaf
+    return None if member.chain is None else member.chain.leaf_of(own.signature_public)
+
+
+def placed(member: Membership, own: Own) -> Membership:
+    """One who was in and may not come back is `removed`, until the group's policy admits it again."""
+    if member.chain is None or member.state not in (JOINING, LOCKED_OUT, REMOVED):
+        return member
+    if own.admitted(member.chain.policy):
+        missing = bool(member.missed) and member.missed[-1][1] is None
+        return member if member.state != REMOVED else replace(member, state=LOCKED_OUT if missing else JOINING)
+    return replace(member, state=REMOVED) if member.entered else member
+
+
+def alarmed(member: Membership, step: Step, before: Membership) -> Membership:
+    """With the alarm of this lock-out noted; the newest sixteen are kept."""
+    commit, chain = step.verdict.commit, before.chain
+    if commit is None or chain is None:
+        return member
+    suspect = _suspect_leaf(before, commit, step.lock_out or "")
+    if suspect is None:
+        return member
+    alarm = Alarm(commit.data.time, chain.epoch + 1, identity_of(suspect), key_of(suspect))
+    return replace(member, alarms=(*member.alarms[-15:], alarm))
 
 
 def _close(intervals: Intervals, last: int) -> Intervals:
@@ -197,7 +247,7 @@ def epoch_id_of(mls: Group) -> bytes:
     return mls.export("broker_crypto epoch id v1", mls.public.group_id, 16)
 
 
-def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry], *, same_policy: bool = False) -> Epoch:
+def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry], tree: RatchetTree | None = None) -> Epoch:
     """The epoch that `mls` is in: its keys exported (RFC 9420 section 8.5), its roster by the group's policy."""
     suite, group_id = mls.public.suite, mls.public.group_id
     return Epoch(
@@ -207,22 +257,25 @@ def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry], *, same
         began=chain.time,
         ended=None,
         topics=chain.policy.topics,
-        roster=roster_of(chain, known, same_policy=same_policy),
+        roster=roster_of(chain, known, tree),
         stream_secret=mls.export("broker_crypto stream v1", group_id, suite.nh),
     )
 
 
-def roster_of(chain: Chain, known: Mapping[int, RosterEntry], *, same_policy: bool) -> dict[int, RosterEntry]:
+def roster_of(chain: Chain, known: Mapping[int, RosterEntry], tree: RatchetTree | None) -> dict[int, RosterEntry]:
     """{leaf: entry} of the chain's epoch; entries of `known` that did not change are the same objects.
 
-    `same_policy`: `known` was made by the policy that the chain has, so that rights need not be looked up again.
+    `tree`: the one that `known` was made from, by the policy that the chain has; a leaf that is the same object there is not
+    looked at again. None where the policy is another, or nobody knows.
     """
     roster: dict[int, RosterEntry] = {}
     for index, leaf in chain.public.tree.leaves():
-        old, identity = known.get(index), identity_of(leaf)  # as the leaf is now: a key may come back under another certificate
-        if same_policy and old is not None and old.signature_key == leaf.signature_key and old.identity == identity:
+        old = known.get(index)
+        if tree is not None and old is not None and tree.leaf(index) is leaf and old.signature_key == leaf.signature_key:
             roster[index] = old
             continue
-        entry = RosterEntry(identity, leaf.signature_key, chain.policy.may_write(identity))
+        certificates, identity = profile.read_chain(leaf.credential.certificates), identity_of(leaf)
+        issuers = profile.issuer_keys(certificates, chain.policy.anchors)
+        entry = RosterEntry(identity, leaf.signature_key, chain.policy.may_write(identity), issuers)
         roster[index] = old if old is not None and old == entry else entry
     return roster

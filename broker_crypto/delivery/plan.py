@@ -6,54 +6,77 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker_crypto import limits
+from broker_crypto.delivery import rights
+from broker_crypto.delivery.chain import Chain
+from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.group_policy import ADMIN, GroupPolicy
-from broker_crypto.delivery.membership import LEFT, MEMBER, Membership
+from broker_crypto.delivery.membership import LEFT, MEMBER, Membership, own_leaf
 from broker_crypto.delivery.state import Intent
 from broker_crypto.delivery.trust import LocalPolicy
 
-FOUND, JOIN, ROTATE = "found", "join", "rotate"
+FOUND, JOIN, COMMIT, LEAVE = "found", "join", "commit", "leave"  # wishes
+ROTATE, REMOVE, POLICY = "rotate", "remove", "policy"  # kinds of intents, beside JOIN and LEAVE; REMOVE and POLICY carry a delta
 FOREVER = 3600.0  # seconds after which the loop looks again although nothing is due
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """Local settings of the loop, in s. `jitter` in [0, 1) is drawn once a loop and shifts what all members do alike."""
+    """Local settings of the loop, in s. `jitter` in [0, 1) is drawn once a loop and shifts what all members do alike.
+
+    `failover` is how long a log that is behind the cursor may take to come up again: 0 where it has no other replica.
+    """
 
     rotation_interval: float = limits.ROTATION_INTERVAL_SECONDS
     epoch_max_age: float | None = None
     jitter: float = 0.0
+    on_locked_out: str = "alert"
+    failover: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Wall clock (ms), and for how many s the log has been seen empty, and the head's external_pub false."""
+    """Wall clock (ms), and for how many s the log has been seen empty, the head's external_pub false, a leaf removable."""
 
     ms: int
     empty_for: float = 0.0
     false_for: float = 0.0
+    removable_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """`wish` is what to do now (None: nothing), else look again after `wait` s. `intents` are the rows it would settle."""
+    """`wish` is what to do now (None: nothing), else look again after `wait` s.
+
+    `intents` are the rows it would settle, `remove` the leaves that anybody may remove. `at_once`: a resync is followed by a commit
+    of these intents before anybody else can commit.
+    """
 
     wish: str | None
     wait: float = FOREVER
     intents: tuple[bytes, ...] = ()
+    remove: frozenset[int] = frozenset()
+    at_once: bool = False
 
 
-def due(member: Membership, local: LocalPolicy, identity: str, *, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
-    """What this agent should commit at the head of the log."""
+def due(member: Membership, local: LocalPolicy, own: Own, *, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
+    """What this agent should write at the head of the log."""
     if member.halt is not None or member.state == LEFT:
         return Due(None)
     if member.chain is None:
-        return _founding(local.policy, identity, now)
-    if member.chain.policy.role_of(identity) is None:
+        return _founding(local.policy, own.identity, now)
+    leaving = _ids(intents, (LEAVE,))
+    if leaving:
+        leaf = own_leaf(member, own)
+        return Due(LEAVE, intents=leaving) if leaf is None or leaf not in member.chain.left else Due(None)
+    if not own.admitted(member.chain.policy):
         return Due(None)
     if member.state != MEMBER:
-        wait = resync_wait(member, now.ms) if member.missed or member.entered else 0.0
-        return Due(JOIN) if wait <= 0 else Due(None, wait)
-    return _rotation(member, habits, now, intents)
+        return _joining(member, own.identity, now, intents)
+    return _commit(member, own, habits=habits, now=now, intents=intents)
+
+
+def _ids(intents: Sequence[Intent], kinds: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(i.id for i in intents if i.kind in kinds and i.refused is None)
 
 
 def _founding(policy: GroupPolicy, identity: str, now: Now) -> Due:
@@ -62,6 +85,15 @@ def _founding(policy: GroupPolicy, identity: str, now: Now) -> Due:
         return Due(None)
     wait = 0.0 if role == ADMIN else limits.FOUND_DELAY_SECONDS - now.empty_for
     return Due(FOUND) if wait <= 0 else Due(None, wait)
+
+
+def _joining(member: Membership, identity: str, now: Now, intents: Sequence[Intent]) -> Due:
+    """An admin with a removal asked for comes back at once, each time: whoever locks it out would outlast it else."""
+    removals = _ids(intents, (REMOVE,))
+    if removals and member.chain is not None and member.chain.policy.role_of(identity) == ADMIN:
+        return Due(JOIN, intents=removals, at_once=True)
+    wait = resync_wait(member, now.ms) if member.missed or member.entered else 0.0
+    return Due(JOIN) if wait <= 0 else Due(None, wait)
 
 
 def resync_wait(member: Membership, now_ms: int) -> float:
@@ -74,22 +106,32 @@ def resync_wait(member: Membership, now_ms: int) -> float:
     return gap - recent[-1]
 
 
-def _rotation(member: Membership, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
+def removable(chain: Chain, own: int, now_ms: int) -> frozenset[int]:
+    """Leaves that anybody may remove at `now_ms`, without the own."""
+    return frozenset(rights.removable(chain, now_ms)) - {own}
+
+
+def _commit(member: Membership, own: Own, *, habits: Habits, now: Now, intents: Sequence[Intent]) -> Due:
     chain, mls = member.chain, member.mls
     if chain is None or mls is None:
         return Due(None)
-    wanted = tuple(i.id for i in intents if i.kind == ROTATE and i.refused is None)
+    gone = removable(chain, mls.leaf, now.ms)
+    wanted = _ids(intents, (ROTATE, REMOVE, POLICY))
     if wanted:
-        return Due(ROTATE, intents=wanted)
-    spread = habits.jitter * limits.FALSE_EXTERNAL_PUB_SECONDS
-    since_epoch = (now.ms - chain.time) / 1000
-    waits = [_interval(habits) - (now.ms - chain.paths.get(mls.leaf, chain.time)) / 1000]
+        return Due(COMMIT, intents=wanted, remove=gone)
+    spread = habits.jitter * limits.SPREAD_SECONDS
+    since_path = (now.ms - chain.paths.get(mls.leaf, chain.time)) / 1000
+    waits = [_interval(habits) - since_path]
     if member.mend:
         waits.append(spread - now.false_for)
+    if gone:
+        waits.append(spread - now.removable_for)
+    if own.renews(chain.public.tree.leaf(mls.leaf)):
+        waits.append(0.0)
     if habits.epoch_max_age is not None:
-        waits.append(habits.epoch_max_age + spread - since_epoch)
+        waits.append(habits.epoch_max_age + spread - (now.ms - chain.time) / 1000)
     wait = min(waits)
-    return Due(ROTATE) if wait <= 0 else Due(None, min(wait, FOREVER))
+    return Due(COMMIT, remove=gone) if wait <= 0 else Due(None, min(wait, FOREVER))
 
 
 def _interval(habits: Habits) -> float:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from broker_crypto.delivery import rules
+from broker_crypto.delivery import log_records, rules
 from broker_crypto.delivery.committer import Staged
+from broker_crypto.delivery.fences import FenceRow
 from broker_crypto.delivery.group_policy import GroupPolicy
-from broker_crypto.delivery.membership import Cursor, Epoch, Intervals, Membership, Seen
+from broker_crypto.delivery.membership import Alarm, Cursor, Epoch, Intervals, Membership, Seen
 from broker_crypto.delivery.retention import Marks
+from broker_crypto.errors import MalformedInput
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.leaf import LeafNode
 from broker_crypto.mls.public import PublicGroup
@@ -18,6 +20,7 @@ from broker_crypto.records import RosterEntry
 from broker_crypto.wire import envelopes, tls
 
 GROUP, CURSOR, EPOCH, STAGED, INTENT, RETENTION = "group", "cursor", "epoch", "staged", "intent", "retention"
+FENCE = "fence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def encode_member(member: Membership) -> bytes:
             "entered": _intervals(member.entered),
             "missed": _intervals(member.missed),
             "resyncs": list(member.resyncs),
+            "alarms": [{"time": a.time, "epoch": a.epoch, "identity": a.identity, "key": a.key} for a in member.alarms],
         }
     )
 
@@ -104,6 +108,7 @@ def decode_member(data: bytes, cursor: Cursor | None) -> Membership:
         missed=tuple((i["first"], i["last"]) for i in d["missed"]),
         resyncs=tuple(d["resyncs"]),
         mend=d["mend"],
+        alarms=tuple(Alarm(**a) for a in d["alarms"]),
         halt=d["halt"],
     )
 
@@ -148,8 +153,9 @@ def _read_chain(d: Mapping[str, Any], public: PublicGroup, group: str) -> rules.
 
 
 def encode_epoch(epoch: Epoch) -> bytes:
+    issuers = {one: at for at, one in enumerate(dict.fromkeys(e.issuers for _, e in sorted(epoch.roster.items())))}
     roster = [
-        {"leaf": leaf, "identity": e.identity, "signature_key": e.signature_key, "may_write": e.may_write}
+        {"leaf": leaf, "identity": e.identity, "signature_key": e.signature_key, "may_write": e.may_write, "issuers": issuers[e.issuers]}
         for leaf, e in sorted(epoch.roster.items())
     ]
     return envelopes.EPOCH_ROW.encode(
@@ -160,6 +166,7 @@ def encode_epoch(epoch: Epoch) -> bytes:
             "began": epoch.began,
             "ended": epoch.ended,
             "topics": list(epoch.topics),
+            "issuers": [list(one) for one in issuers],
             "roster": roster,
             "stream_secret": epoch.stream_secret,
         }
@@ -168,9 +175,43 @@ def encode_epoch(epoch: Epoch) -> bytes:
 
 def decode_epoch(data: bytes) -> Epoch:
     d = envelopes.EPOCH_ROW.decode(data)
-    roster = {r["leaf"]: RosterEntry(r["identity"], r["signature_key"], r["may_write"]) for r in d["roster"]}
+    issuers = dict(enumerate(map(tuple, d["issuers"])))
+    if not all(r["issuers"] in issuers for r in d["roster"]):
+        raise MalformedInput("a roster names issuers that its row does not have", epoch=d["epoch"])
+    roster = {r["leaf"]: RosterEntry(r["identity"], r["signature_key"], r["may_write"], issuers[r["issuers"]]) for r in d["roster"]}
     return Epoch(
         d["epoch"], d["epoch_id"], d["suite"], d["began"], d["ended"], tuple(d["topics"]), roster, stream_secret=d["stream_secret"]
+    )
+
+
+def fence_key(group: str, row: FenceRow) -> bytes:
+    return prefix(group) + row.epoch.to_bytes(8, "big") + row.commit
+
+
+def encode_fence(row: FenceRow) -> bytes:
+    return envelopes.FENCE_ROW.encode(
+        {
+            "epoch": row.epoch,
+            "time": row.time,
+            "commit": row.commit,
+            "leaves": [{"leaf": leaf, "since": since} for leaf, since in row.leaves],
+            "identities": list(row.identities),
+            "keys": list(row.keys),
+            "topics": log_records.write_fences(row.topics),
+        }
+    )
+
+
+def decode_fence(data: bytes) -> FenceRow:
+    d = envelopes.FENCE_ROW.decode(data)
+    return FenceRow(
+        d["epoch"],
+        d["time"],
+        d["commit"],
+        leaves=tuple((one["leaf"], one["since"]) for one in d["leaves"]),
+        identities=tuple(d["identities"]),
+        keys=tuple(d["keys"]),
+        topics=log_records.read_fences(d["topics"]),
     )
 
 

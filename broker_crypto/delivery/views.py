@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from broker_crypto import errors
 from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.membership import JOINING, LEFT, LOCKED_OUT, MEMBER, Epoch, Intervals, Membership, epoch_id_of
-from broker_crypto.records import EpochView, GroupView
+from broker_crypto.records import EpochView, Fence, GroupView
 
 HALTS: dict[str, type[errors.GroupError]] = {
     kind.code: kind
@@ -22,18 +22,17 @@ HALTS: dict[str, type[errors.GroupError]] = {
 }
 
 
-def epoch_view(epoch: Epoch, group_id: bytes) -> EpochView | None:
-    """The view of an epoch, None once its secret is erased."""
-    if epoch.stream_secret is None:
-        return None
+def epoch_view(epoch: Epoch, group_id: bytes, stream_secret: bytes, fences: Mapping[int, Sequence[Fence]]) -> EpochView:
+    """The view of an epoch whose keys are held."""
     return EpochView(
         epoch=epoch.epoch,
         epoch_id=epoch.epoch_id,
         suite=epoch.suite,
         group_id=group_id,
-        stream_secret=epoch.stream_secret,
+        stream_secret=stream_secret,
         roster=epoch.roster,
         topics=frozenset(epoch.topics),
+        fences=fences,
     )
 
 

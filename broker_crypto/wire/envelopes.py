@@ -97,7 +97,8 @@ GROUP_POLICY: Final = Codec(
 
 # --- rows of the store --------------------------------------------------------------------------------------------
 
-_ROSTER_ENTRY = _inner("RosterEntry", leaf="int", identity="string", signature_key="bytes", may_write="boolean")
+# `issuers` is a place in the row's list of issuers, which many leaves share.
+_ROSTER_ENTRY = _inner("RosterEntry", leaf="int", identity="string", signature_key="bytes", may_write="boolean", issuers="int")
 
 EPOCH_ROW: Final = Codec(
     _record(
@@ -108,6 +109,7 @@ EPOCH_ROW: Final = Codec(
         began="long",
         ended=["null", "long"],
         topics=_array("string"),
+        issuers=_array(_array(_SHA256)),
         roster=_array(_ROSTER_ENTRY),
         stream_secret=["null", "bytes"],
     ),
@@ -118,9 +120,11 @@ FENCE_ROW: Final = Codec(
     _record(
         "FenceRow",
         epoch="long",
-        leaves=_array("int"),
+        time="long",
+        commit=_SHA256,
+        leaves=_array(_inner("FencedLeaf", leaf="int", since="long")),
         identities=_array("string"),
-        keys=_array(_SHA256),
+        keys=_array("broker_crypto.Sha256"),
         topics=_array(_FENCED_TOPIC),
     ),
     max_size=limits.MAX_ROW,
@@ -201,6 +205,7 @@ GROUP_ROW: Final = Codec(
         entered=_array(_INTERVAL),
         missed=_array("broker_crypto.Interval"),
         resyncs=_array("long"),
+        alarms=_array(_inner("Alarm", time="long", epoch="long", identity="string", key="broker_crypto.Sha256")),
     ),
     max_size=limits.MAX_ROW,
 )

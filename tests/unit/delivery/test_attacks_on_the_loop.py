@@ -21,7 +21,7 @@ from broker_crypto.testing import FaultyStore, Moment
 from tests.support.saboteur import wrong_commit
 from tests.support.world import Actor, World, same_epoch
 
-ROTATE = plan.Due(plan.ROTATE)
+ROTATE = plan.Due(plan.COMMIT)
 
 
 @pytest.fixture
@@ -117,8 +117,7 @@ async def test_a_copy_of_the_own_commit_with_another_group_info_is_no_answer(wor
     want = asyncio.ensure_future(writer.group.rotate())
     await asyncio.sleep(0.01)
     (intent,) = writer.loop.memory.intents
-    staged = await writer.loop._stage(plan.Due(plan.ROTATE, intents=(intent,)))
-    assert staged is not None
+    (staged,) = await writer.loop.writer.stage(plan.Due(plan.COMMIT, intents=(intent,)))
     genuine = GroupRecord.decode(staged.record)
     assert genuine is not None
     await append(world, replace(genuine, group_info=b"").encode())
@@ -147,8 +146,7 @@ async def test_a_record_that_the_broker_finds_too_large_ends_what_asked_for_it_a
 
 async def test_an_own_record_that_is_refused_twice_counts_as_one_refusal(world: World) -> None:
     ops, writer = await two(world)
-    staged = await writer.loop._stage(ROTATE)
-    assert staged is not None
+    (staged,) = await writer.loop.writer.stage(ROTATE)
     world.broker.skew_ms = 120_000
     await append(world, staged.record)
     await writer.turn()
@@ -353,12 +351,12 @@ async def test_a_false_external_pub_is_mended_in_two_seconds_whatever_the_own_cl
     await append(world, wrong_commit(group, world.clock.now_ms(), "external_pub", world.random).record)
     world.clock.shift(off_ms)
     world.broker.skew_ms = -off_ms
-    assert await writer.loop.turn() == pytest.approx(limits.FALSE_EXTERNAL_PUB_SECONDS / 2)
-    world.clock.advance(limits.FALSE_EXTERNAL_PUB_SECONDS / 2)
+    assert await writer.loop.turn() == pytest.approx(limits.SPREAD_SECONDS / 2)
+    world.clock.advance(limits.SPREAD_SECONDS / 2)
     assert plan.due(
-        writer.loop.member, writer.loop.local, writer.own.identity, habits=habits, now=plan.Now(0, 0.0, 1.0), intents=()
-    ) == plan.Due(plan.ROTATE)
-    assert writer.loop._due().wish == plan.ROTATE
+        writer.loop.member, writer.loop.local, writer.own, habits=habits, now=plan.Now(0, 0.0, 1.0), intents=()
+    ) == plan.Due(plan.COMMIT)
+    assert writer.loop.writer.due().wish == plan.COMMIT
 
 
 async def test_a_newcomer_is_in_although_the_time_that_counted_last_is_a_minute_ahead_of_its_clock(world: World) -> None:
@@ -408,8 +406,7 @@ async def test_what_was_adopted_is_told_although_the_store_fails_behind_it(world
     await asyncio.sleep(0.01)
     want.cancel()
     (intent,) = writer.loop.memory.intents
-    theirs = await ops.loop._stage(ROTATE)
-    assert theirs is not None
+    (theirs,) = await ops.loop.writer.stage(ROTATE)
     await append(world, theirs.record)
     armed.append(1)
     for _ in range(4):

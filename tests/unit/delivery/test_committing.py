@@ -11,6 +11,7 @@ from broker_crypto.delivery import plan, state
 from broker_crypto.delivery.membership import roster_of
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.identity import ca, identity, keys
+from broker_crypto.mls.ratchet_tree import RatchetTree
 from broker_crypto.records import ClockSkew, LogEntry, RosterEntry
 from tests.support.world import Actor, World, same_epoch
 
@@ -80,8 +81,7 @@ async def test_who_loses_three_races_against_junk_appends_without_expecting_anyt
 async def test_what_is_staged_outlives_junk_refusals_and_restarts_and_goes_when_an_epoch_ends() -> None:
     world = World()
     ops, writer = await two(world)
-    staged = await writer.loop._stage(plan.Due(plan.ROTATE))
-    assert staged is not None
+    (staged,) = await writer.loop.writer.stage(plan.Due(plan.COMMIT))
     world.broker.skew_ms = 120_000
     await append(world, staged.record)  # refused for its time
     world.broker.skew_ms = 0
@@ -105,11 +105,10 @@ async def test_of_two_staged_commits_the_one_that_counts_settles_its_intents_alo
     first = asyncio.ensure_future(writer.group.rotate())
     await asyncio.sleep(0.01)
     (one,) = writer.loop.memory.intents
-    older = await writer.loop._stage(plan.Due(plan.ROTATE, intents=(one,)))
+    (older,) = await writer.loop.writer.stage(plan.Due(plan.COMMIT, intents=(one,)))
     second = asyncio.ensure_future(writer.group.rotate())
     await asyncio.sleep(0.01)
-    newer = await writer.loop._stage(plan.Due(plan.ROTATE, intents=tuple(writer.loop.memory.intents)))
-    assert older is not None
+    (newer,) = await writer.loop.writer.stage(plan.Due(plan.COMMIT, intents=tuple(writer.loop.memory.intents)))
     assert newer is not None
     await append(world, older.record)
     await append(world, newer.record)
@@ -124,8 +123,7 @@ async def test_of_two_staged_commits_the_one_that_counts_settles_its_intents_alo
 async def test_a_commit_that_waited_too_long_to_count_is_built_anew_beside_it() -> None:
     world = World()
     ops, writer = await two(world)
-    old = await writer.loop._stage(plan.Due(plan.ROTATE))
-    assert old is not None
+    (old,) = await writer.loop.writer.stage(plan.Due(plan.COMMIT))
     world.clock.advance(50)
     want = asyncio.ensure_future(writer.group.rotate())
     await asyncio.sleep(0)
@@ -183,11 +181,13 @@ def test_a_key_that_comes_back_under_another_certificate_is_another_sender() -> 
     ops = asyncio.run(founded())
     chain = ops.loop.member.chain
     assert chain is not None
-    entry = roster_of(chain, {}, same_policy=False)[0]
-    known = {0: RosterEntry("agent://acme/somebody-else", entry.signature_key, True)}
-    for same in (True, False):
-        assert roster_of(chain, known, same_policy=same)[0] == entry
-        assert roster_of(chain, {0: entry}, same_policy=same)[0] is entry
+    tree = chain.public.tree
+    entry = roster_of(chain, {}, None)[0]
+    known = {0: RosterEntry("agent://acme/somebody-else", entry.signature_key, True, entry.issuers)}
+    for before in (None, RatchetTree.decode(chain.public.suite, tree.encode())):
+        assert roster_of(chain, known, before)[0] == entry
+        assert roster_of(chain, {0: entry}, before)[0] is entry
+    assert roster_of(chain, {0: entry}, tree)[0] is entry
 
 
 async def test_one_that_brings_its_key_under_another_identity_is_refused_and_says_so() -> None:

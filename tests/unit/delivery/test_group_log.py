@@ -143,7 +143,7 @@ async def test_a_newcomer_joins_while_nobody_else_is_there(world: World) -> None
 
 async def test_a_staged_commit_that_was_not_sent_is_sent_after_a_crash(world: World) -> None:
     ops, writer, reader = await trio(world)
-    await writer.loop._stage(writer.loop._due().__class__("rotate"))
+    await writer.loop.writer.stage(writer.loop.writer.due().__class__("commit"))
     again = await world.again(writer)
     assert len(again.loop.memory.staged) == 1
     task = asyncio.ensure_future(again.group.rotate())
@@ -155,7 +155,7 @@ async def test_a_staged_commit_that_was_not_sent_is_sent_after_a_crash(world: Wo
 
 async def test_a_commit_that_was_sent_and_never_read_back_is_merged_from_the_staged_state(world: World) -> None:
     ops, writer, reader = await trio(world)
-    staged = await writer.loop._stage(writer.loop._due().__class__("rotate"))
+    (staged,) = await writer.loop.writer.stage(writer.loop.writer.due().__class__("commit"))
     log = world.broker.group_log()
     await log.open("orders", create=False)
     await log.append(staged.record, None)
@@ -168,7 +168,7 @@ async def test_a_commit_that_was_sent_and_never_read_back_is_merged_from_the_sta
 
 async def test_an_own_commit_found_without_its_staged_state_ends_in_a_resync(world: World) -> None:
     ops, writer, reader = await trio(world)
-    staged = await writer.loop._stage(writer.loop._due().__class__("rotate"))
+    (staged,) = await writer.loop.writer.stage(writer.loop.writer.due().__class__("commit"))
     log = world.broker.group_log()
     await log.open("orders", create=False)
     await log.append(staged.record, None)

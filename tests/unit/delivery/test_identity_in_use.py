@@ -9,6 +9,7 @@ import pytest
 
 from broker_crypto import errors, limits
 from broker_crypto.delivery import committer, plan, state
+from broker_crypto.delivery.committer import Change
 from broker_crypto.delivery.state import Intent
 from broker_crypto.records import Halted, Joined, LockedOut
 from broker_crypto.storage.memory import MemoryStore
@@ -138,7 +139,7 @@ async def test_what_a_store_that_was_put_back_had_sent_may_land_for_a_minute(wor
     assert same_epoch(ops, back)
     group = writer.loop.member.mls  # the one whose store is gone had just sent this
     assert group is not None
-    late = committer.rotate(group, world.clock.now_ms(), (), world.random)
+    late = committer.commit(group, writer.own, Change(world.clock.now_ms()), (), world.random)
     log = world.broker.group_log()
     await log.open("orders", create=True)
     world.clock.advance(limits.LIVE_SECONDS - 1)
@@ -157,7 +158,7 @@ async def test_after_that_minute_and_for_one_at_the_head_at_once_it_is_somebody_
     assert group is not None
     log = world.broker.group_log()
     await log.open("orders", create=True)
-    await log.append(committer.rotate(group, world.clock.now_ms(), (), world.random).record, None)
+    await log.append(committer.commit(group, writer.own, Change(world.clock.now_ms()), (), world.random).record, None)
     await fresh.turn()
     await ops.turn()
     assert stopped(fresh)
@@ -217,7 +218,7 @@ async def test_an_own_commit_that_ends_no_epoch_stops_nobody(world: World) -> No
     ops, writer = await pair(world)
     group = writer.loop.member.mls
     assert group is not None
-    stale = committer.rotate(group, world.clock.now_ms(), (), world.random)
+    stale = committer.commit(group, writer.own, Change(world.clock.now_ms()), (), world.random)
     await ask(world, ops)
     await world.settle(ops, writer)
     log = world.broker.group_log()

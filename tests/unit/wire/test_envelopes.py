@@ -31,14 +31,14 @@ RELEASED = {
     "CommitData": "69d41d8d26dcb847",
     "Leave": "640016d0779e3855",
     "GroupPolicy": "3b6c739134ff7332",
-    "EpochRow": "4103f3f04e9faf18",
-    "FenceRow": "5f56fbc2f079a61b",
+    "EpochRow": "31b10b0c6d611c76",
+    "FenceRow": "d8104ed8bbb23368",
     "StagedRow": "eaf79763b5d8efb7",
     "IntentRow": "e7ff812739688896",
     "Delta": "ad79ff5232b7e5e7",
     "CursorRow": "eb66828dc3186ca4",
     "RetentionRow": "585ee8acd05747a8",
-    "GroupRow": "40b415f4a27994ed",
+    "GroupRow": "c98465c796023d86",
 }
 
 
