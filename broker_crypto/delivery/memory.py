@@ -10,7 +10,7 @@ from broker_crypto.delivery import fences, retention, state, views
 from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.fences import FenceRow
 from broker_crypto.delivery.membership import LEFT, MEMBER, Epoch, Membership, Step, alarmed, follow, halted, own_leaf, placed
-from broker_crypto.records import EpochView, Event, GroupView, LogEntry, RosterEntry
+from broker_crypto.records import EpochView, Event, GroupView, LogEntry
 from broker_crypto.storage.port import StateStore, Transaction
 
 LEAVE = "leave"  # the kind of intent
