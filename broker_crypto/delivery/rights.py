@@ -143,7 +143,7 @@ def _check_policy(chain: Chain, staged: PublicStaged) -> Terms:
     _refuse(policy.group != chain.policy.group, "policy_group")
     _refuse(policy.time != chain.policy.time, "policy_time")
     _refuse(not policy.has_admin(), "policy_admin")
-    _refuse(bool(uncounted(staged.next.tree, policy)), "policy_uncounted")
+    _refuse(bool(uncounted(staged.next.tree, policy) - {staged.committer}), "policy_uncounted")  # the committer's leaf: check_leaf
     return Terms(rules, policy)
 
 
