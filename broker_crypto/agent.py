@@ -29,7 +29,7 @@ from broker_crypto.delivery.services import Services
 from broker_crypto.observe.events import EventHub
 from broker_crypto.observe.metrics import NULL, Metrics
 from broker_crypto.policy.rules import GroupSection, Rule
-from broker_crypto.records import Behind, Clock, Decision, Event, GroupView, Random, Row
+from broker_crypto.records import Behind, Clock, Decision, Event, GroupView, Random, Row, TopicFacts
 
 E = TypeVar("E", bound=Event)
 
@@ -300,7 +300,9 @@ class Agent:
         name = section.log_name
         timing = self.policy.timing
         jitter = self._random(1)[0] / 256
-        habits = Habits(timing.rotation_interval, timing.epoch_max_age, jitter)
+        broker = self.policy.brokers.get(self._log_of(section))
+        failover = limits.FAILOVER_SECONDS if broker is not None and broker.replicas > 1 else 0.0
+        habits = Habits(timing.rotation_interval, timing.epoch_max_age, jitter, section.on_locked_out, failover)
         services = Services(
             store=self._store,
             clock=self._clock,
@@ -311,6 +313,7 @@ class Agent:
             joined=lambda outcome, seconds: self._metrics.histogram(
                 "handshake_duration_seconds", kind="mls_external", outcome=outcome
             ).observe(seconds),
+            describe=self._describe,
         )
         loop = GroupLoop(name, parts.own(self._who), parts.local_policy(section), services, habits)
         task = asyncio.ensure_future(self._run(loop))
@@ -383,6 +386,15 @@ class Agent:
     def subjects(self, topic: str) -> Sequence[str]:
         """The patterns of subjects that a topic of the policy covers."""
         return self._rule_of(topic).subjects
+
+    async def _describe(self, topic: str) -> list[TopicFacts]:
+        """What each attached broker of the topic's kind says of it. Raises NoPolicy, BrokerUnavailable."""
+        kind = "nats" if self._rule_of(topic).subjects else "kafka"
+        kept = [next((c for c in held if c.type == kind and not c.closed), None) for held in self._connections.values()]
+        brokers = [connection.topics() for connection in kept if connection is not None]
+        if not brokers:
+            raise errors.BrokerUnavailable("no broker that could hold the topic is attached", topic=topic)
+        return [fact for broker in brokers for fact in await broker.describe(topic)]
 
     async def catch_up(self, behind: Behind) -> None:
         """Return when the group log was read to the head it had after this call. BrokerUnavailable if that takes `epoch_wait`:
