@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from broker_crypto import limits
 from broker_crypto.crypto.suites import suite as suite_of
 from broker_crypto.delivery import log_records
 from broker_crypto.delivery.group_policy import EXTENSION, GroupPolicy
@@ -77,11 +76,6 @@ def remove_right(name: str, who: str, victim: int) -> None:
 remove_right("a_writer_that_removes_another", "writer-1", 2)
 remove_right("a_writer_that_removes_the_admin", "writer-1", 0)
 remove_right("a_reader_that_removes_a_writer", "reader-1", 1)
-
-
-@CROWDED.breaks("remove_right")
-def a_member_that_removes_one_who_left_and_one_who_did_not(scene: Scene) -> bytes:
-    return scene.member("reader-1").write(Remove(2), Remove(1)).record
 
 
 # --- the policy ---------------------------------------------------------------------------------------------------------
@@ -195,21 +189,6 @@ def a_long_list_of_fences_by_a_joiner(scene: Scene) -> bytes:
     return scene.outside().write(data=CommitData(scene.now, (FencedTopic("orders", "id", ends),)).encode()).record
 
 
-@CROWDED.breaks("rate", rule="rate_key")
-def a_fifth_commit_of_one_key(scene: Scene) -> bytes:
-    return scene.member("writer-1").write().record
-
-
-@CROWDED.breaks("rate", rule="rate_key")
-def a_key_that_comes_back_from_outside_for_the_fifth_time(scene: Scene) -> bytes:
-    return scene.outside(scene.owns["writer-1"]).write(remove=1).record
-
-
-@CROWDED.breaks("rate", rule="rate_identity")
-def a_seventeenth_commit_of_one_identity_by_a_fresh_key(scene: Scene) -> bytes:
-    return scene.outside("writer-2").write().record
-
-
 # --- leaves -------------------------------------------------------------------------------------------------------------
 
 
@@ -257,15 +236,3 @@ def a_leave_of_a_leaf_that_is_not_there(scene: Scene) -> bytes:
 @breaks("", rule="leave_node", kind="stale")
 def a_leave_of_the_leaf_of_another(scene: Scene) -> bytes:
     return leave(scene, leaf=1)
-
-
-def crowded() -> Scene:
-    """writer-1 has committed four times within 10 s, four keys of writer-2 sixteen times; writer-2 (leaf 2) said that it leaves."""
-    scene = Scene()
-    for number in range(2, 5):
-        scene.join(f"writer-2/{number}", scene.world.own("writer-2"))
-    for name in ("writer-1", "writer-2", *(f"writer-2/{number}" for number in range(2, 5))):
-        for _ in range(limits.RATE_KEY - 1):
-            scene.rotate(name)
-    assert scene.add(leave(scene)).kind == "leave"
-    return scene

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker_crypto.delivery import committer, state
-from broker_crypto.delivery.committer import Own, Staged
+from broker_crypto.delivery.committer import Change, Own, Staged
 from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.membership import Membership, Seen, Step, follow
 from broker_crypto.delivery.rules import Chain, Verdict, judge
@@ -79,7 +79,7 @@ class Scene:
 
     def honest(self, name: str = "ops", after: int = 0) -> Staged:
         """An honest commit of a member, `after` ms from now."""
-        return committer.rotate(self.group(name), self.now + after, (), self.world.random)
+        return committer.commit(self.group(name), self.owns[name], Change(self.now + after), (), self.world.random)
 
     def add(self, record: bytes, staged: Mapping[str, Staged] | None = None) -> Verdict:
         """Write a record behind the log's end, and have all members read it. `staged` is what its writer, by name, holds."""
@@ -135,7 +135,8 @@ class Scene:
         for member in self.readers().values():
             step = follow(member, entry, "log", {}, {})
             same_verdict(step.verdict, verdict)
-            if not step.moved:
+            if verdict.chain is self.chain:
+                assert not step.moved
                 unchanged(member, step, entry)
         assert self.newcomer(entry).chain == verdict.chain
         return verdict
@@ -168,12 +169,15 @@ def same_verdict(one: Verdict, other: Verdict) -> None:
 
 
 def unchanged(member: Membership, step: Step, entry: LogEntry) -> None:
-    """Byte for byte as before, but that the cursor stands at `entry`."""
+    """Byte for byte as before, but that the cursor stands at `entry`; before it, where a newer version is needed to go on."""
     assert rows(step.next) == rows(member)
     assert step.next.mls is member.mls
     assert (step.epoch, step.ended_ms, step.lock_out, step.own) == (None, None, None, False)
     cursor = step.next.cursor
     assert cursor is not None
+    if step.verdict.kind == "upgrade":
+        assert cursor == member.cursor
+        return
     assert cursor.last == Seen.of(entry)
     assert member.cursor is None or cursor.epoch == member.cursor.epoch
 

@@ -76,7 +76,7 @@ def _told(name: str, reason: str, what: str, *, rule: str | None = None, victim:
 _told("a_wrong_membership_tag", "membership_tag", "membership_tag")
 _told("a_wrong_confirmation_tag", "confirmation_tag", "confirmation_tag")
 _told("a_path_secret_that_nobody_can_open", "path_secret", "path_secret")
-_told("a_path_secret_that_one_member_cannot_open", "path_secret", "path_secret", victim=3)
+_told("a_path_secret_that_one_member_cannot_open", "path_secret", "path_secret", victim=0)
 _told("a_path_secret_of_another_length", "path_secret", "path_length")
 _told("a_path_secret_that_leads_to_other_keys", "path_key", "path_key")
 _told("an_external_pub_that_nobody_has_the_key_of", "", "external_pub", rule="external_pub")
