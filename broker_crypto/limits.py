@@ -90,6 +90,7 @@ ROTATION_INTERVAL_SECONDS = 720 * 3600.0  # default of `rotation_interval`
 ROTATION_JITTER = 0.1
 FOUND_DELAY_SECONDS = 2.0  # one that is no admin founds only after this
 SPREAD_SECONDS = 2.0  # random 0..this before a commit that every member finds due at once
+AGAIN_MS = 24 * 3600_000  # who locks an admin out twice within this is barred, where its file says `on_locked_out: remove`
 FAILOVER_SECONDS = 60.0  # how long a replicated log may stay behind the cursor before it counts as rolled back
 ENDS_SECONDS = 10.0  # how long a broker may take to tell the ends of a topic; and how old they may be after a lost race
 RESYNC_MIN_SECONDS, RESYNC_MAX_SECONDS, RESYNC_FORGET_SECONDS = 10.0, 600.0, 600.0

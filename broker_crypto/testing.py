@@ -189,6 +189,11 @@ class MemoryBroker:
         self._logs[group] = [entry for entry in self._logs[group] if entry.position < position]
         self.wake()
 
+    def come_up(self, group: str, entries: list[LogEntry]) -> None:
+        """The log holds these entries: a replica that was behind has them all again."""
+        self._logs[group] = list(entries)
+        self.wake()
+
     def trim(self, group: str, position: int) -> None:
         """The log loses its entries before `position`."""
         self._logs[group] = [entry for entry in self._logs[group] if entry.position >= position]
@@ -198,8 +203,7 @@ class MemoryBroker:
     def replace(self, group: str, position: int, *, record: bytes | None = None, time_ms: int | None = None) -> None:
         """One entry becomes another, in its place."""
         log = self._logs[group]
-        at = next(n for n, entry in enumerate(log) if entry.position == position)
-        was = log[at]
+        at, was = next((n, entry) for n, entry in enumerate(log) if entry.position == position)
         log[at] = LogEntry(position, was.time_ms if time_ms is None else time_ms, was.record if record is None else record)
         self.wake()
 
@@ -299,8 +303,7 @@ class MemoryBroker:
         return position
 
     def _next(self, group: str) -> int:
-        shared = self._logs if self.compare_and_set else (group,)
-        first = 1 if self.compare_and_set else 0
+        shared, first = (self._logs, 1) if self.compare_and_set else ((group,), 0)
         ends = (self._logs[name][-1].position + 1 for name in shared if self._logs[name])
         return max((first, *ends, *(self._trimmed.get(name, 0) for name in shared)))
 

@@ -336,9 +336,13 @@ class GroupLoop:
         self._ahead = change.ahead
         if change.member is self.member:
             return
+        against = self.writer.against(self.member, change.member)
         async with self._services.store.transaction() as tx:
             await self.memory.write(tx, change)
+            for intent in against:
+                await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
         self.memory.adopt(change)
+        self.memory.intents.update({intent.id: intent for intent in against})
         for verdict in change.verdicts:
             self._services.count(verdict)
         if "early" in change.verdicts:

@@ -9,6 +9,7 @@ from broker_crypto import errors, limits, records
 from broker_crypto.delivery import fences, retention, state, views
 from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.fences import FenceRow
+from broker_crypto.delivery.group_policy import identity_of
 from broker_crypto.delivery.membership import LEFT, MEMBER, Epoch, Membership, Step, alarmed, follow, halted, own_leaf, placed
 from broker_crypto.records import EpochView, Event, GroupView, LogEntry
 from broker_crypto.storage.port import StateStore, Transaction
@@ -299,10 +300,11 @@ def _events(before: Membership, step: Step, own: Own) -> list[Event]:
         events.append(records.Joined(group, chain.epoch, step.next.mls.leaf, founded, bool(before.entered)))
     commit = step.verdict.commit
     if commit is not None and before.chain is not None:
-        for leaf in commit.staged.removed:
+        gone = () if commit.staged.external else commit.staged.removed  # who comes back by an external commit was never away
+        for leaf in gone:
             old = before.chain.public.tree.leaf(leaf)
-            if old is not None and old.signature_key != own.signature_public and leaf != commit.staged.committer:
-                events.append(records.MemberLeft(group, chain.epoch, leaf, commit.sender))
+            if old is not None and old.signature_key != own.signature_public:
+                events.append(records.MemberLeft(group, chain.epoch, leaf, identity_of(old)))
         if commit.staged.external and not commit.staged.removed:
             events.append(records.MemberJoined(group, chain.epoch, commit.staged.committer, commit.sender))
     return events

@@ -19,7 +19,7 @@ from broker_crypto.delivery.committer import Change, Own, Staged
 from broker_crypto.delivery.comparing import Comparison
 from broker_crypto.delivery.group_policy import ADMIN, GroupPolicy
 from broker_crypto.delivery.log_records import FencedTopic, record_hash
-from broker_crypto.delivery.membership import own_leaf
+from broker_crypto.delivery.membership import Membership, own_leaf
 from broker_crypto.delivery.memory import GroupMemory
 from broker_crypto.delivery.plan import Due, Habits, Now
 from broker_crypto.delivery.ports import GroupLog
@@ -84,6 +84,20 @@ class Writer:
         if reason not in _WAITING:
             await self.end(intents, reason)
         self.tell()
+
+    def against(self, before: Membership, after: Membership) -> list[Intent]:
+        """What an admin whose file says `on_locked_out: remove` wants done to who locked it out: the key revoked, the identity barred
+        the second time in a day.
+        """
+        chain, known = after.chain, set(before.alarms)
+        if self.habits.on_locked_out != "remove" or chain is None or chain.policy.role_of(self.own.identity) != ADMIN:
+            return []
+        wanted = []
+        for alarm in [one for one in after.alarms if one not in known and one.identity != self.own.identity]:
+            again = [a for a in after.alarms if a.identity == alarm.identity and abs(alarm.time - a.time) < limits.AGAIN_MS]
+            delta = deltas.Delta(revoke=(alarm.key,), bar=(alarm.identity,) if len(again) > 1 else ())
+            wanted.append(Intent(self._services.random(16), plan.REMOVE, self._services.clock.now_ms(), delta.encode()))
+        return wanted
 
     async def end(self, intents: Sequence[bytes], reason: str) -> None:
         """Store that these intents ended refused, and why."""
@@ -204,6 +218,9 @@ class Writer:
     async def _commit(self, chain: Chain, mls: Group, wanted: Due) -> Staged:
         asked = [self._memory.intents[i] for i in wanted.intents if i in self._memory.intents]
         changes = [deltas.Delta.decode(i.delta) for i in asked if i.kind in (plan.REMOVE, plan.POLICY)]
+        admin = chain.policy.role_of(self.own.identity) == ADMIN
+        if changes and not admin:
+            raise errors.PeerError("only an admin changes the group's policy", rule="policy_right")
         policy = deltas.apply_all(chain.policy, changes)
         gone = wanted.remove & {leaf for leaf, _ in chain.public.tree.leaves()}
         if policy is not chain.policy:
@@ -211,7 +228,7 @@ class Writer:
         if mls.leaf in gone:
             raise errors.PeerError("an admin cannot take itself away", rule="own_leaf")
         ends = None
-        if chain.policy.role_of(self.own.identity) == ADMIN and (gone or _takes_away(chain.policy, policy)):
+        if admin and (gone or _takes_away(chain.policy, policy)):
             ends = await self._read_ends(chain, wanted.intents, changes)
         change = Change(max(self.now_ms(), chain.time), policy if policy is not chain.policy else None, frozenset(gone), ends)
         return committer.commit(mls, self.own, change, wanted.intents, self._services.random)

@@ -117,6 +117,7 @@ class World:
             publish,
             verdicts.append,
             lambda outcome, seconds: joins.append((outcome, seconds)),
+            describe=self.broker.topics().describe,
         )
         local = LocalPolicy(suite, policy or self.policy)
         loop = GroupLoop(self.group_name, own, local, services, habits or Habits())
