@@ -200,9 +200,8 @@ class RatchetTree:
         """Whether the resolution of `number` is empty."""
         if self._nodes[number] is not None:
             return False
-        if number & 1 == 0:
-            return True
-        return self.is_empty_below(tree_math.left(number)) and self.is_empty_below(tree_math.right(number))
+        reach = (1 << tree_math.level(number)) - 1
+        return not any(self._nodes[number - reach : number + reach + 1])
 
     def filtered_direct_path(self, leaf: int) -> list[tuple[int, int]]:
         """(ancestor, its child off the path) for the ancestors of `leaf` whose off-path child has members (section 4.1.2)."""
