@@ -18,7 +18,7 @@ from tests.support.certificates import Plan, alt_name, basic_constraints, key_us
 from tests.support.certificates import name as subject_name
 from tests.support.log_forging import Scribe
 from tests.support.world import ROLES, same_epoch
-from tests.unit.delivery.play import (, rows_of
+from tests.unit.delivery.play import (
     ANY,
     BARRED,
     FROM_10,
@@ -30,6 +30,7 @@ from tests.unit.delivery.play import (, rows_of
     group,
     policy_of,
     rooted,
+    rows_of,
     tree_of,
 )
 

@@ -16,7 +16,7 @@ from broker_crypto.storage.memory import MemoryStore
 from broker_crypto.testing import Crashed, FaultyStore, Moment, crash_at
 from tests.support.saboteur import wrong_commit
 from tests.support.world import Actor, same_epoch
-from tests.unit.delivery.play import (, rows_of
+from tests.unit.delivery.play import (
     ANY,
     BARRED,
     DAY,
@@ -24,6 +24,7 @@ from tests.unit.delivery.play import (, rows_of
     REMOVED,
     gone_before,
     group,
+    rows_of,
 )
 
 # --- who reads it -----------------------------------------------------------------------------------------------------
