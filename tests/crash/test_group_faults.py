@@ -13,7 +13,7 @@ from broker_crypto.records import EpochChanged, Joined, LockedOut
 from broker_crypto.storage.memory import MemoryStore
 from broker_crypto.testing import FaultyStore, Hook, Moment
 from tests.crash.test_group_crashes import CrashingLog, ask
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 from tests.support.world import Actor, World, same_epoch
 
 Step = Callable[[], Awaitable[object]]

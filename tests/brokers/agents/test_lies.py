@@ -13,7 +13,7 @@ from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.records import LockedOut
 from broker_crypto_nats.grouplog import NatsGroupLog
 from tests.support.agents import Cast, Member, Realm, number_of, take, together, until, uri
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 
 LIAR = 1  # leaf of writer-1
 

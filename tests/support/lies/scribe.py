@@ -17,7 +17,7 @@ from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.group_policy import COMMIT_HASH_EXTENSION
 from broker_crypto.delivery.log_records import CommitData, GroupRecord, commit_hash
 from broker_crypto.delivery.rules import Chain
-from broker_crypto.errors import PeerError
+from broker_crypto.errors import BrokerCryptoError, PeerError
 from broker_crypto.mls import key_schedule, protection, transcript, treekem
 from broker_crypto.mls.framing import (
     AuthData,
@@ -33,7 +33,7 @@ from broker_crypto.mls.framing import (
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.group_info import GroupContext, GroupInfo
 from broker_crypto.mls.key_schedule import NextEpoch
-from broker_crypto.mls.leaf import COMMIT, EXTERNAL_PUB, Credential, Extension, Extensions, LeafNode
+from broker_crypto.mls.leaf import COMMIT, EXTERNAL_PUB, Extension, Extensions, LeafNode
 from broker_crypto.mls.own_leaf import OwnLeaf
 from broker_crypto.mls.proposals import Add, Commit, ExternalInit, GroupContextExtensions, Proposal, ProposalRef, Remove, Update
 from broker_crypto.mls.public import PublicGroup
@@ -220,6 +220,29 @@ class Scribe:
         held = {} if self.group is None else self.group.keys
         return Written(self, message, after, epoch, new.leaf_index, private, {**held, **new.keys}, group_info=info, record=record.encode())
 
+    # --- any message at all -------------------------------------------------------------------------------------------
+
+    def signed_again(self, message: PublicMessage) -> PublicMessage:
+        """The message as it says now, signed by who writes here; its tags stay."""
+        signature = sign(self.public.suite, self.own.signature_private, message.content, *self._signed_as)
+        return replace(message, auth=replace(message.auth, signature=signature))
+
+    def info(self, message: PublicMessage) -> GroupInfo | None:
+        """The GroupInfo that belongs to a message, not signed; None where the engine refuses the message."""
+        try:
+            staged = self.public.stage(message)
+        except BrokerCryptoError:
+            return None
+        _, key = self.public.suite.derive_key_pair(self.random(self.public.suite.nh))
+        named = commit_hash(MLSMessage(message).encode())
+        published = (Extension(EXTERNAL_PUB, tls.opaque(key)), Extension(COMMIT_HASH_EXTENSION, named))
+        return GroupInfo(staged.next.context, published, staged.confirmation_tag, staged.committer)
+
+    def record(self, message: PublicMessage, info: GroupInfo | None) -> GroupRecord:
+        """The record of a message, with `info` signed by who writes here."""
+        encoded = b"" if info is None else info.signed(self.public.suite, self.own.signature_private).encode()
+        return GroupRecord(log_records.COMMIT, self.public.epoch, MLSMessage(message).encode(), encoded)
+
 
 def _applied(public: PublicGroup, items: Sequence[Item], sender: Sender) -> tuple[RatchetTree, Extensions, frozenset[int]]:
     """(tree, extensions, leaves added) that a list of proposals leads to, however wrong it is."""
@@ -242,13 +265,3 @@ def _finished(draft: TreeDraft) -> RatchetTree:
         return draft.finish()
     except PeerError:
         return draft.tree
-
-
-def own_leaf(own: Own, suite: int) -> OwnLeaf:
-    """What `own` brings, for `Bend.own`."""
-    return own.leaf(suite)
-
-
-def x509(*chain: bytes) -> Credential:
-    """A credential of these certificates."""
-    return Credential.x509(chain)

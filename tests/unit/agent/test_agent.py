@@ -17,7 +17,7 @@ from broker_crypto.parts import SystemClock
 from broker_crypto.records import Behind, Opened, Place
 from broker_crypto.testing import MemoryBroker
 from tests.support.agents import Realm, until, uri
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 
 
 class Connection:

@@ -13,14 +13,14 @@ from broker_crypto.delivery.log_records import GroupRecord
 from broker_crypto.delivery.membership import LOCKED_OUT, MEMBER, follow
 from broker_crypto.delivery.rules import judge
 from broker_crypto.errors import BrokerCryptoError, UsageError
-from broker_crypto.mls.framing import MLSMessage, PublicMessage
+from broker_crypto.mls.framing import PublicMessage
 from broker_crypto.mls.leaf import LeafNode
 from broker_crypto.mls.proposals import Commit
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.mls.update_path import UpdatePath
 from tests.support.forging import leaf_changed
-from tests.support.log_forging import Scribe
-from tests.unit.delivery.scene import Scene
+from tests.support.lies.scene import Scene
+from tests.support.lies.scribe import Scribe
 
 SCENE = Scene()
 NEWCOMER = SCENE.world.own("writer-9")  # issued once: certificates differ in length, and what is drawn must not depend on it
@@ -61,41 +61,29 @@ def another(draw: st.DrawFn, value: Any) -> Any:
 
 def signed_again(scribe: Scribe, message: PublicMessage, *, leaf: bool) -> PublicMessage:
     """The message with its leaf and itself signed by the one who commits."""
-    content = message.content
-    commit = content.content
+    commit = message.content.content
     if not isinstance(commit, Commit):
         return message
     if leaf and isinstance(commit.path, UpdatePath) and isinstance(commit.path.leaf_node, LeafNode):
-        index = scribe.chain.public.tree.free_leaf() if scribe.group is None else scribe.group.leaf
-        commit = replace(commit, path=leaf_changed(commit.path, scribe.chain.public, index, scribe.own.signature_private))
-    said = scribe.say(
-        commit.proposals,
-        commit.path,
-        data=content.authenticated_data,
-        group_id=content.group_id,
-        epoch=content.epoch,
-        sender=content.sender,
-    )
-    return replace(said, auth=replace(said.auth, confirmation_tag=message.auth.confirmation_tag), membership_tag=message.membership_tag)
+        index = scribe.public.tree.free_leaf() if scribe.group is None else scribe.group.leaf
+        commit = replace(commit, path=leaf_changed(commit.path, scribe.public, index, scribe.own.signature_private))
+    return scribe.signed_again(replace(message, content=replace(message.content, content=commit)))
 
 
 @given(st.data(), st.sampled_from(["member", "outside", "back"]), st.sampled_from(["message", "message", "info", "record"]), st.booleans())
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_changed_and_signed_again_everybody_judges_it_alike(data: st.DataObject, who: str, what: str, leaf: bool) -> None:
     scribe = SCENE.member("writer-2") if who == "member" else SCENE.outside(SCENE.owns["writer-2"] if who == "back" else NEWCOMER)
-    staged = scribe.staged(remove=2) if who == "back" else scribe.staged()
-    message = MLSMessage.decode(staged.message).body
-    assert isinstance(message, PublicMessage)
+    made = scribe.write(remove=2) if who == "back" else scribe.write()
+    message = made.message
     try:
         if what == "message":
             message = signed_again(scribe, data.draw(another(message)), leaf=leaf)
-            record = scribe.with_info(message)
+            record = scribe.record(message, scribe.info(message)).encode()
         elif what == "info":
-            info = data.draw(another(scribe.info(message)))
-            record = scribe.with_info(message, group_info=info.signed(SCENE.chain.public.suite, scribe.own.signature_private).encode())
+            record = scribe.record(message, data.draw(another(made.group_info))).encode()
         else:
-            whole = data.draw(another(GroupRecord.decode(scribe.with_info(message))))
-            record = whole.encode()
+            record = data.draw(another(GroupRecord.decode(made.record))).encode()
     except (TypeError, ValueError, OverflowError, AttributeError, BrokerCryptoError, AssertionError) as error:
         if isinstance(error, BrokerCryptoError) and not isinstance(error, UsageError):
             raise
@@ -118,7 +106,7 @@ def test_whatever_is_changed_and_signed_again_everybody_judges_it_alike(data: st
 @pytest.mark.parametrize("who", ["member", "outside"])
 def test_no_byte_of_a_commit_can_be_left_out_doubled_or_zeroed(who: str) -> None:
     scribe = SCENE.member("writer-2") if who == "member" else SCENE.outside()
-    record = scribe.honest()
+    record = scribe.write().record
     for at in range(0, len(record), 7):
         for changed in (
             record[:at] + record[at + 1 :],

@@ -18,7 +18,7 @@ from broker_crypto.identity import ca, identity, keys
 from broker_crypto.records import ClockSkew, EpochChanged, LogEntry
 from broker_crypto.storage.memory import MemoryStore
 from broker_crypto.testing import FaultyStore, Moment
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 from tests.support.world import Actor, World, same_epoch
 
 ROTATE = plan.Due(plan.COMMIT)

@@ -16,7 +16,7 @@ from broker_crypto.delivery.rules import Chain, judge
 from broker_crypto.delivery.state import Intent
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.records import GroupView, LogEntry
-from tests.support.saboteur import LIES, wrong_commit
+from tests.support.lies.secret import LIES, wrong_commit
 from tests.support.world import Actor, World, same_epoch
 
 NAMES = ("ops", "writer-1", "writer-2", "reader-1", "reader-2", "reader-3")

@@ -22,7 +22,7 @@ from broker_crypto.records import ClockSkew, Event, Halted, LogEntry
 from broker_crypto.storage.memory import MemoryStore
 from broker_crypto.storage.port import StateStore
 from broker_crypto.testing import Chaos, SeededRandom
-from tests.support.saboteur import LIES, wrong_commit
+from tests.support.lies.secret import LIES, wrong_commit
 from tests.support.world import Actor, same_epoch
 from tests.unit.delivery.test_histories import History, of_chain, rows_of, whole
 

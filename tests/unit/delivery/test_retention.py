@@ -21,7 +21,7 @@ from broker_crypto.delivery.state import Intent
 from broker_crypto.records import KeysErased, RosterEntry
 from broker_crypto.storage.memory import MemoryStore
 from broker_crypto.testing import Crashed, FaultyStore, Moment, crash_at
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 from tests.support.topic_world import opened, refused, sealed
 from tests.support.world import Actor, World, same_epoch
 from tests.unit.storage.conftest import GivenKey
@@ -78,7 +78,7 @@ async def told() -> None:
 
 def epoch_of(number: int, ended: int | None) -> Epoch:
     roster = {0: RosterEntry("agent://acme/a", b"k", True)}
-    return Epoch(number, bytes(16), 1, 0, ended, ("orders",), roster, stream_secret=b"s" * 32)
+    return Epoch(number, bytes(16), bytes(32), 1, 0, ended, ("orders",), roster, stream_secret=b"s" * 32)
 
 
 # --- the decision -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.mls.leaf import EXTERNAL_PUB, Extension
 from broker_crypto.records import LockedOut
 from broker_crypto.wire import tls
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 from tests.support.world import Actor, World, same_epoch
 
 

@@ -14,8 +14,9 @@ from broker_crypto.mls.proposals import ExternalInit, PreSharedKey, Remove
 from broker_crypto.mls.public import PublicGroup
 from broker_crypto.mls.validation import Rule
 from tests.support.forging import commit_in, join_with, path_in
+from tests.support.lies.scribe import Scribe
+from tests.support.lies.secret import lie
 from tests.support.members import Room, commit_of, own_leaf
-from tests.support.spoiling import Spoil, spoil
 
 
 @pytest.fixture
@@ -30,24 +31,28 @@ def room() -> Room:
 ALL = {"alice", "carol", "dave"}
 
 
+def by_bob(room: Room) -> Scribe:
+    return Scribe.member(room.members["bob"], room.random)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "reason", "locked_out"),
+    ("what", "victim", "reason", "locked_out"),
     [
-        (Spoil(confirmation_tag=True), "confirmation_tag", ALL),
-        (Spoil(membership_tag=True), "membership_tag", ALL),
-        (Spoil(path_key=True), "path_key", ALL),
-        (Spoil(secret_for=2), "path_secret", {"carol", "dave"}),
-        (Spoil(secret_for=0), "path_secret", {"alice"}),
+        ("confirmation_tag", None, "confirmation_tag", ALL),
+        ("membership_tag", None, "membership_tag", ALL),
+        ("path_key", None, "path_key", ALL),
+        ("path_secret", 2, "path_secret", {"carol", "dave"}),
+        ("path_secret", 0, "path_secret", {"alice"}),
     ],
     ids=["confirmation tag", "membership tag", "path key", "path secret of a subtree", "path secret of one leaf"],
 )
 def test_a_commit_that_followers_count_locks_out_whom_its_secrets_do_not_fit(
-    room: Room, wrong: Spoil, reason: str, locked_out: set[str]
+    room: Room, what: str, victim: int | None, reason: str, locked_out: set[str]
 ) -> None:
-    spoiled = spoil(room.members["bob"], wrong, room.random)
+    spoiled = lie(by_bob(room), what, victim=victim)
     staged = room.follower.stage(spoiled.message)
     assert staged.next == spoiled.public
-    staged.next.check_group_info(spoiled.group_info(), signer=1, confirmation_tag=staged.confirmation_tag)
+    staged.next.check_group_info(spoiled.group_info, signer=1, confirmation_tag=staged.confirmation_tag)
     for name in ALL:
         group, before = room.members[name], room.members[name].to_bytes()
         if name not in locked_out:
@@ -60,7 +65,7 @@ def test_a_commit_that_followers_count_locks_out_whom_its_secrets_do_not_fit(
 
 
 def test_a_commit_spoiled_in_nothing_is_entered_by_all(room: Room) -> None:
-    spoiled = spoil(room.members["bob"], Spoil(), room.random)
+    spoiled = by_bob(room).write()
     staged = room.follower.stage(spoiled.message)
     entered = [room.members[name].enter(staged, spoiled.message) for name in ALL]
     assert len({group.epoch_authenticator for group in entered}) == 1
@@ -68,10 +73,10 @@ def test_a_commit_spoiled_in_nothing_is_entered_by_all(room: Room) -> None:
 
 
 def test_who_is_locked_out_comes_back_from_outside_in_its_own_place(room: Room) -> None:
-    spoiled = spoil(room.members["bob"], Spoil(secret_for=2), room.random)
+    spoiled = lie(by_bob(room), "path_secret", victim=2)
     staged = room.follower.stage(spoiled.message)
     alice = room.members["alice"].enter(staged, spoiled.message)
-    public = PublicGroup.from_group_info(spoiled.group_info(), staged.next.tree)
+    public = PublicGroup.from_group_info(spoiled.group_info, staged.next.tree)
     back = Group.external_commit(public, spoiled.external_pub, room.own["carol"], remove=2, random=room.random)
     message = commit_of(back)
     again = staged.next.stage(message)
