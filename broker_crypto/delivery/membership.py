@@ -55,6 +55,7 @@ class Epoch:
 
     epoch: int
     epoch_id: bytes
+    group_id: bytes
     suite: int
     began: int
     ended: int | None
@@ -253,6 +254,7 @@ def epoch_of(chain: Chain, mls: Group, known: Mapping[int, RosterEntry], tree: R
     return Epoch(
         epoch=mls.public.epoch,
         epoch_id=epoch_id_of(mls),
+        group_id=group_id,
         suite=suite.number,
         began=chain.time,
         ended=None,

@@ -87,10 +87,9 @@ class GroupMemory:
 
     def _keep(self, epoch: Epoch) -> None:
         self.epochs[epoch.epoch_id] = epoch
-        chain = self.member.chain
-        if chain is not None and epoch.stream_secret is not None and epoch.epoch_id not in self.views:
+        if epoch.stream_secret is not None and epoch.epoch_id not in self.views:
             raised = fences.fences_for(epoch, self.fences.values())
-            self.views[epoch.epoch_id] = views.epoch_view(epoch, chain.public.group_id, epoch.stream_secret, raised)
+            self.views[epoch.epoch_id] = views.epoch_view(epoch, epoch.stream_secret, raised)
 
     def forget(self, erased: Iterable[Epoch]) -> None:
         """Take over what was stored of epochs whose keys are erased."""

@@ -162,6 +162,7 @@ def encode_epoch(epoch: Epoch) -> bytes:
         {
             "epoch": epoch.epoch,
             "epoch_id": epoch.epoch_id,
+            "group_id": epoch.group_id,
             "suite": epoch.suite,
             "began": epoch.began,
             "ended": epoch.ended,
@@ -180,7 +181,15 @@ def decode_epoch(data: bytes) -> Epoch:
         raise MalformedInput("a roster names issuers that its row does not have", epoch=d["epoch"])
     roster = {r["leaf"]: RosterEntry(r["identity"], r["signature_key"], r["may_write"], issuers[r["issuers"]]) for r in d["roster"]}
     return Epoch(
-        d["epoch"], d["epoch_id"], d["suite"], d["began"], d["ended"], tuple(d["topics"]), roster, stream_secret=d["stream_secret"]
+        epoch=d["epoch"],
+        epoch_id=d["epoch_id"],
+        group_id=d["group_id"],
+        suite=d["suite"],
+        began=d["began"],
+        ended=d["ended"],
+        topics=tuple(d["topics"]),
+        roster=roster,
+        stream_secret=d["stream_secret"],
     )
 
 

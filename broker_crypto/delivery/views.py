@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from broker_crypto import errors
+from broker_crypto import errors, limits
 from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.membership import JOINING, LEFT, LOCKED_OUT, MEMBER, Epoch, Intervals, Membership, epoch_id_of
 from broker_crypto.records import EpochView, Fence, GroupView
@@ -22,13 +22,13 @@ HALTS: dict[str, type[errors.GroupError]] = {
 }
 
 
-def epoch_view(epoch: Epoch, group_id: bytes, stream_secret: bytes, fences: Mapping[int, Sequence[Fence]]) -> EpochView:
+def epoch_view(epoch: Epoch, stream_secret: bytes, fences: Mapping[int, Sequence[Fence]]) -> EpochView:
     """The view of an epoch whose keys are held."""
     return EpochView(
         epoch=epoch.epoch,
         epoch_id=epoch.epoch_id,
         suite=epoch.suite,
-        group_id=group_id,
+        group_id=epoch.group_id,
         stream_secret=stream_secret,
         roster=epoch.roster,
         topics=frozenset(epoch.topics),
@@ -40,13 +40,15 @@ def group_view(member: Membership, views: Mapping[bytes, EpochView], erased: fro
     """The whole view: which epochs open, which one seals."""
     if member.halt == errors.UntrustedFounding.code:  # as one who has read nothing: what it may yet open is not refused for good
         return GroupView(epochs={}, current=-1, erased=erased)
+    if member.state == LEFT:
+        return GroupView(epochs={}, current=limits.MAX_EPOCH, absent=((0, limits.MAX_EPOCH),))
     current = member.chain.epoch if member.chain else -1
     sealing = None
     if closed_by(member, own.identity) is None and member.mls is not None:
         sealing = views.get(epoch_id_of(member.mls))
     missed = _closed(member.missed, current)
     return GroupView(
-        epochs={} if member.state == LEFT else dict(views),
+        epochs=dict(views),
         current=current,
         sealing=sealing,
         leaf=member.mls.leaf if member.mls else None,

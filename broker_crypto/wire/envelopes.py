@@ -105,6 +105,7 @@ EPOCH_ROW: Final = Codec(
         "EpochRow",
         epoch="long",
         epoch_id=_EPOCH_ID,
+        group_id="bytes",
         suite="int",
         began="long",
         ended=["null", "long"],

@@ -31,7 +31,7 @@ RELEASED = {
     "CommitData": "69d41d8d26dcb847",
     "Leave": "640016d0779e3855",
     "GroupPolicy": "3b6c739134ff7332",
-    "EpochRow": "31b10b0c6d611c76",
+    "EpochRow": "42cd6f7b967dd985",
     "FenceRow": "d8104ed8bbb23368",
     "StagedRow": "eaf79763b5d8efb7",
     "IntentRow": "e7ff812739688896",
