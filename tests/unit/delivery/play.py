@@ -13,6 +13,7 @@ from broker_crypto.delivery.deltas import Delta
 from broker_crypto.delivery.group_policy import GroupPolicy
 from broker_crypto.delivery.log_records import FencedTopic
 from broker_crypto.identity import ca, identity, keys
+from broker_crypto.identity.ca import PrivateKey
 from broker_crypto.records import Anchor, Opened, Place
 from tests.support.certificates import CA_EXTENSIONS, Plan, alt_name, basic_constraints, key_usage, plans, uri
 from tests.support.certificates import key as fixed_key
@@ -151,9 +152,9 @@ def certified(world: World, name: str, *, days: int = 90, authority: ca.Authorit
     return Own(who.uri, who.chain, who.signature_private, who.signature_public)
 
 
-def below(root: Plan, name: str, *, middle: str | None) -> Own:
+def below(root: Plan, name: str, *, middle: str | None, key: PrivateKey | None = None) -> Own:
     """Who has a certificate from the root itself, or from one between."""
-    key, signer, issuer, above = keys.generate(), root.key, root.subject, ()
+    key, signer, issuer, above = key or keys.generate(), root.key, root.subject, ()
     if middle is not None:
         plan = Plan(subject_name(middle), root.subject, fixed_key(middle), root.key, CA_EXTENSIONS)
         signer, issuer, above = plan.key, plan.subject, (plan.build(),)

@@ -198,6 +198,23 @@ async def test_a_revoked_issuer_fences_whom_it_certified_and_not_the_same_identi
     assert play.said(reader, other, 9, 10) == [ANY, ANY]
 
 
+async def test_a_revoked_issuer_fences_no_epoch_in_which_the_same_key_was_certified_by_another() -> None:
+    play = Play()
+    root = await rooted(play)
+    key = keys.generate()
+    first, second = (below(root, "writer-1", middle=middle, key=key) for middle in ("middle", "sound"))
+    ops, writer, reader = await play.enter("ops", "writer-1", "reader-1", owns={"writer-1": first})
+    old = play.seal(writer)
+    writer.loop.renew(second)
+    await play.settle()
+    new = play.seal(writer)
+    await play.commit(ops, delta=Delta(revoke=(read_certificate(first.chain[1]).key_hash,)), ends=FROM_10)
+    await play.settle()
+    assert same_epoch(ops, writer, reader)
+    assert play.said(reader, old, 9, 10) == [ANY, REMOVED]
+    assert play.said(reader, new, 9, 10) == [ANY, ANY]
+
+
 async def test_a_revoked_anchor_fences_who_came_by_it_and_not_the_same_identity_by_another() -> None:
     play = Play()
     root = await rooted(play)

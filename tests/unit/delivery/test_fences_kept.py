@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.unit.delivery.play import (
     REMOVED,
     gone_before,
     group,
+    policy_of,
     rows_of,
 )
 
@@ -69,6 +71,18 @@ async def test_one_that_is_locked_out_takes_the_fence_that_it_reads_meanwhile() 
     assert (change.member.state, len(change.fences)) == ("locked_out", 1)
     await play.settle("writer-1")
     assert play.said(victim, data, 9, 10) == [ANY, REMOVED]
+
+
+async def test_a_list_that_is_read_in_one_go_with_the_epochs_it_speaks_of_fences_them_too() -> None:
+    play, [ops, writer, reader] = await group("writer-1", "reader-1")
+    await play.commit(ops)
+    await play.settle("reader-1")
+    data = play.seal(writer)
+    roles = tuple(pair for pair in policy_of(ops).roles if pair[1] != "writer")
+    await play.commit(ops, policy=replace(policy_of(ops), roles=(*roles, (writer.own.identity, "reader"))), ends=FROM_10)
+    await play.turn(reader)
+    assert reader.epoch == writer.epoch + 1
+    assert play.said(reader, data, 9, 10) == [ANY, REMOVED]
 
 
 async def test_a_fence_is_kept_over_a_restart_and_every_rewind_says_the_same() -> None:
