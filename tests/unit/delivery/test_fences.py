@@ -16,7 +16,7 @@ from broker_crypto.identity.certificate import read_certificate
 from broker_crypto.records import Anchor
 from tests.support.certificates import Plan, alt_name, basic_constraints, key_usage, plans, uri
 from tests.support.certificates import name as subject_name
-from tests.support.log_forging import Scribe
+from tests.support.lies.scribe import Scribe
 from tests.support.world import ROLES, same_epoch
 from tests.unit.delivery.play import (
     ANY,
@@ -291,8 +291,8 @@ async def test_an_admin_that_comes_back_by_an_external_commit_with_a_list_fences
     data = play.seal(ops)
     chain = ops.loop.member.chain
     assert chain is not None
-    scribe = Scribe(chain, ops.own, play.world.clock.now_ms(), play.world.random)
-    await play.append(scribe.honest(data=CommitData(scribe.time_ms, FROM_10).encode(), remove=play.leaf(ops)))
+    scribe = Scribe.behind(chain, ops.own, play.world.random, time_ms=play.world.clock.now_ms())
+    await play.append(scribe.write(data=CommitData(scribe.time_ms, FROM_10).encode(), remove=play.leaf(ops)).record)
     await play.turn(reader)
     assert reader.epoch > chain.epoch
     assert not reader.loop.memory.fences

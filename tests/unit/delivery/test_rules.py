@@ -42,20 +42,15 @@ def changed(entry: LogEntry, record: bytes) -> LogEntry:
     return LogEntry(entry.position, entry.time_ms, record)
 
 
-@pytest.mark.parametrize("at", [0, 1, 2], ids=["founding", "external commit", "path commit"])
-def test_every_bit_flip_of_an_entry_is_refused_alike_and_the_genuine_one_then_counts(at: int) -> None:
-    entry, before = ENTRIES[at], CHAINS[at - 1] if at else None
-    state = before.public.to_bytes() if before else b""
+def test_every_bit_flip_of_a_founding_is_refused_and_the_genuine_one_then_counts() -> None:
+    """Those of commits: test_wrong_commits.py."""
+    entry = ENTRIES[0]
     for bit in range(8 * len(entry.record)):
         flipped = bytearray(entry.record)
         flipped[bit // 8] ^= 1 << bit % 8
-        verdict = judge(before, changed(entry, bytes(flipped)), "orders")
-        if at == 0 and verdict.kind == "founding":  # nobody has the key of its confirmation tag, and it is not signed before
-            pytest.fail(f"bit {bit} of a founding can be flipped")
-        assert verdict.kind in ("invalid", "passed", "stale", "early"), bit
-        assert verdict.chain is before
-    assert (before.public.to_bytes() if before else b"") == state
-    assert judge(before, entry, "orders").kind == ("commit" if at else "founding")
+        verdict = judge(None, changed(entry, bytes(flipped)), "orders")
+        assert (verdict.kind in ("invalid", "passed"), verdict.chain) == (True, None), bit
+    assert judge(None, entry, "orders").kind == "founding"
 
 
 @given(st.binary(max_size=300))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import broker_crypto
+from broker_crypto.delivery import committer
 from broker_crypto.delivery.membership import LOCKED_OUT, MEMBER, follow
 from broker_crypto.mls.validation import Rule
 from tests.support.lies import commits, histories, rights
@@ -124,6 +126,32 @@ def test_a_lie_that_only_secrets_show_ends_the_epoch_for_all_and_each_says_why_i
             assert step.alarm == ("agent://acme/writer-9" if outside else "agent://acme/writer-1")
         elif name != FOLLOWER:
             assert step.next.mend == (switch.rule == "external_pub")
+
+
+# --- bits ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["member", "outside"])
+def test_every_single_bit_flip_of_a_commit_is_judged_alike_changes_nothing_and_the_genuine_one_counts(who: str) -> None:
+    scene = scene_of("ed25519")
+    honest = scene.honest() if who == "member" else committer.join(scene.chain, scene.world.own("writer-9"), scene.now, scene.world.random)
+    readers = [scene.members["writer-2"], scene.readers()[FOLLOWER], scene.newcomer()]
+    for bit in range(8 * len(honest.record)):
+        flipped = bytearray(honest.record)
+        flipped[bit // 8] ^= 1 << bit % 8
+        entry, said = scene.entry(bytes(flipped)), set()
+        for reader in readers:
+            step = follow(reader, entry, "log", {}, {})
+            said.add((step.verdict.kind, step.verdict.reason, step.verdict.sender))
+            assert (step.moved, step.epoch, step.lock_out) == (False, None, None), bit
+            assert replace(step.next, cursor=reader.cursor) == reader, bit
+            if bit % 64 == 0:
+                assert rows(step.next) == rows(reader)
+        assert len(said) == 1, bit
+        assert next(iter(said))[0] in ("invalid", "passed", "stale", "early"), bit
+    assert scene.judged(honest.record).kind == "commit"
+    if who == "member":
+        scene.together_after(honest, bytes(flipped))
 
 
 # --- the whole table ----------------------------------------------------------------------------------------------------
