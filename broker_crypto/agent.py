@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from broker_crypto import errors, limits, parts, policy
+from broker_crypto import errors, limits, parts, policy, upkeep
 from broker_crypto.channels.bound import BoundChannel, Watcher
 from broker_crypto.channels.plain import PlainChannel
 from broker_crypto.channels.topic import TopicChannel
@@ -83,7 +83,8 @@ class Agent:
     def __init__(self, made: parts.Parts) -> None:
         self.policy = made.policy
         self.identity = made.who.uri
-        self._who, self._store, self._clock, self._random, self._metrics = made.who, made.store, made.clock, made.random, made.metrics
+        self._certificate = upkeep.Certificate(made)
+        self._store, self._clock, self._random, self._metrics = made.store, made.clock, made.random, made.metrics
         self._hub = EventHub()
         self._running: dict[str, _Running] = {}
         self._connections: dict[str, list[Connection]] = {}
@@ -288,7 +289,7 @@ class Agent:
 
     def _check(self, section: GroupSection) -> None:
         section.require_built()
-        if section.suite not in self._who.suites:
+        if section.suite not in self._certificate.who.suites:
             raise errors.PolicyConflict("the agent's key does not fit the group's suite", group=section.name, suite=section.suite)
 
     def _follow(self, section: GroupSection) -> _Running:
@@ -309,13 +310,13 @@ class Agent:
             random=self._random,
             report=self._hub.report,
             publish=lambda view, closed: self._publish(name, view, closed),
-            count=lambda verdict: self._count_verdict(section.name, verdict),
+            count=lambda verdict: upkeep.count_verdict(self._metrics, section.name, verdict),
             joined=lambda outcome, seconds: self._metrics.histogram(
                 "handshake_duration_seconds", kind="mls_external", outcome=outcome
             ).observe(seconds),
             describe=self._describe,
         )
-        loop = GroupLoop(name, parts.own(self._who), parts.local_policy(section), services, habits)
+        loop = GroupLoop(name, parts.own(self._certificate.who), parts.local_policy(section), services, habits)
         task = asyncio.ensure_future(self._run(loop))
         closed = loop.closed_by()
         self._running[name] = running = _Running(loop, section, None, task, [], GroupView({}, -1), closed)
@@ -338,7 +339,7 @@ class Agent:
         for name, other in self._running.items():
             if name == group or grown:
                 self._show(name, other)
-        self._gauge(running)
+        upkeep.show_group(self._metrics, running.section.name, running.loop)
 
     def _show(self, name: str, running: _Running) -> None:
         if not running.channels or self._closed:
@@ -443,9 +444,8 @@ class Agent:
     # --- in the background --------------------------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
-        """Once a second: intents of other processes, connections that closed, clocks that jumped."""
+        """Once a second: intents of other processes, connections that closed, clocks that jumped, another certificate."""
         wall, steady = self._clock.now_ms(), self._clock.monotonic()
-        self._metrics.gauge("certificate_expiry_timestamp_seconds").set(self._who.not_after / 1000)
         while not self._closed:
             await asyncio.sleep(1.0)
             try:
@@ -455,6 +455,7 @@ class Agent:
             if changed:
                 for running in self._running.values():
                     running.loop.poke(reload=True)
+            self._look_at_certificate()
             for name, connections in self._connections.items():
                 if connections and connections[0].closed:
                     connections[:] = [c for c in connections if not c.closed]
@@ -466,24 +467,10 @@ class Agent:
                         channel.redraw()
             wall, steady = now, then
 
-    def _count_verdict(self, group: str, verdict: str) -> None:
-        word = {"commit": "valid", "founding": "valid"}.get(verdict, verdict)
-        if word != "passed":
-            self._metrics.counter("group_commits_total", group=group, verdict=word).add(1)
-
-    def _gauge(self, running: _Running) -> None:
-        loop, name, gauge = running.loop, running.section.name, self._metrics.gauge
-        chain, mls = loop.member.chain, loop.member.mls
-        gauge("group_log_lag", group=name).set(Group(loop).lag)
-        if chain is None:
-            return
-        gauge("group_epoch", group=name).set(chain.epoch)
-        gauge("group_members", group=name).set(len(chain.paths))
-        gauge("group_last_commit_timestamp_seconds", group=name).set(chain.time / 1000)
-        if mls is not None:
-            gauge("group_last_path_timestamp_seconds", group=name).set(chain.paths.get(mls.leaf, chain.time) / 1000)
-        epochs = loop.memory.epochs.values()
-        kept = [e.began for e in epochs if e.stream_secret is not None]
-        oldest = min(kept) if kept else max((e.ended for e in epochs if e.ended is not None), default=None)
-        if oldest is not None:
-            gauge("group_oldest_epoch_timestamp_seconds", group=name).set(oldest / 1000)
+    def _look_at_certificate(self) -> None:
+        found, warning = self._certificate.look(), self._certificate.warning()
+        if found is not None:
+            for running in self._running.values():
+                running.loop.renew(parts.own(found))
+        if warning is not None:
+            self._hub.report(warning)

@@ -306,3 +306,10 @@ class ClockSkew(Event):
     """Own commits do not count because this machine's clock is off by about `off_ms` against the broker's."""
 
     off_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateExpiring(Event):
+    """The agent's own certificate ends at `not_after_ms` (ms since 1970). `group` is empty."""
+
+    not_after_ms: int

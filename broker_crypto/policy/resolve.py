@@ -184,10 +184,6 @@ class Resolver:
     def _unbuilt_of_group(self, key: str, group: sections.Group) -> Iterator[Unbuilt]:
         if group.key_retention == BROKER:
             yield self.unbuilt("groups", key, "key_retention", setting="key_retention: broker")
-        if group.generation:
-            yield self.unbuilt("groups", key, "generation", setting=f"generation: {group.generation}")
-        if group.on_locked_out != "alert":
-            yield self.unbuilt("groups", key, "on_locked_out", setting=f"on_locked_out: {group.on_locked_out}")
 
     def unbuilt_of_agent(self) -> Iterator[Unbuilt]:
         """What no agent can be opened with."""
