@@ -5,7 +5,8 @@
 3. Remove by an admin, of any leaf; by any member, of a leaf that left, that has expired or that made no path for max_offline.
 4. GroupContextExtensions by an admin: required_capabilities and the group's policy, both well-formed, the group's name and
    the founding's time unchanged, `rules` not lower, an admin left that is not barred.
-5. A commit that changes the policy removes every leaf that the new policy, validity aside, does not count.
+5. A commit that changes the policy removes every leaf that the new policy, validity aside, does not count. One that raises
+   `rules` is the old rules' to judge: its committer's leaf counts by the policy that it finds, too.
 6. Fences are listed by admins only.
 7. Who is no admin commits at most RATE_KEY times by one key, RATE_IDENTITY times by one identity, in RATE_WINDOW_MS.
 
@@ -31,10 +32,18 @@ from broker_crypto.wire import envelopes
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a commit leaves: `rules`, and the policy; None where rules above ours write it in a form that is not known here."""
+    """What a commit leaves: `rules`, and the policy; None where rules above ours write it in a form that is not known here.
+
+    `judges` are the policies by which the committer's leaf must count.
+    """
 
     rules: int
     policy: GroupPolicy | None
+    judges: tuple[GroupPolicy, ...]
+
+    def check_leaf(self, leaf: LeafNode, time_ms: int) -> str:
+        """The identity of a leaf that counts by all of them. PeerError names the rule."""
+        return [policy.check_leaf(leaf, time_ms) for policy in self.judges][0]
 
 
 # --- whom to remove -----------------------------------------------------------------------------------------------------
@@ -109,7 +118,7 @@ def check_proposals(chain: Chain, staged: PublicStaged, time_ms: int) -> Terms:
     """Rules 1 to 5; what the commit leaves. PeerError names the rule."""
     if staged.external:
         _check_joiner(chain, staged)
-        return Terms(chain.policy.rules, chain.policy)
+        return _as_it_is(chain)
     held = [item.proposal for item in staged.proposals]
     _refuse(not all(isinstance(proposal, Remove | GroupContextExtensions) for proposal in held), "proposals")
     signer = chain.public.tree.leaf(staged.committer)
@@ -118,9 +127,13 @@ def check_proposals(chain: Chain, staged: PublicStaged, time_ms: int) -> Terms:
         leaves = [(index, chain.public.tree.leaf(index)) for index in staged.removed]
         _refuse(any(leaf is None or not _may_go(chain, index, leaf, time_ms) for index, leaf in leaves), "remove_right")
     if not any(isinstance(proposal, GroupContextExtensions) for proposal in held):
-        return Terms(chain.policy.rules, chain.policy)
+        return _as_it_is(chain)
     _refuse(not admin, "policy_right")
     return _check_policy(chain, staged)
+
+
+def _as_it_is(chain: Chain) -> Terms:
+    return Terms(chain.policy.rules, chain.policy, (chain.policy,))
 
 
 def _check_joiner(chain: Chain, staged: PublicStaged) -> None:
@@ -138,13 +151,13 @@ def _check_policy(chain: Chain, staged: PublicStaged) -> Terms:
     rules = rules_in(data)
     _refuse(rules < chain.policy.rules, "policy_rules")
     if rules > RULES and data[:10] != envelopes.GROUP_POLICY.marker:
-        return Terms(rules, None)
+        return Terms(rules, None, (chain.policy,))
     policy = GroupPolicy.decode(data)
     _refuse(policy.group != chain.policy.group, "policy_group")
     _refuse(policy.time != chain.policy.time, "policy_time")
     _refuse(not policy.has_admin(), "policy_admin")
     _refuse(bool(uncounted(staged.next.tree, policy) - {staged.committer}), "policy_uncounted")  # the committer's leaf: check_leaf
-    return Terms(rules, policy)
+    return Terms(rules, policy, (policy,) if rules == chain.policy.rules else (chain.policy, policy))
 
 
 # --- what its signer may ------------------------------------------------------------------------------------------------

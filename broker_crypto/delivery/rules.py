@@ -211,7 +211,7 @@ def _judge_commit(chain: Chain, record: GroupRecord, entry: LogEntry, sender: li
         raise PeerError("a commit without a path", rule="path")
     _refuse(data.time < chain.time or abs(data.time - entry.time_ms) > limits.COMMIT_TIME_WINDOW_MS, "time")
     terms = rights.check_proposals(chain, staged, data.time)
-    identity = terms.policy.check_leaf(path.leaf_node, data.time) if terms.policy else identity_of(path.leaf_node)
+    identity = terms.check_leaf(path.leaf_node, data.time)
     sender += [] if sender else [identity]
     _check_replaced(chain, staged, identity)
     made = Recent(data.time, rights.signing_key(chain, staged), identity)

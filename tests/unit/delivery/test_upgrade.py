@@ -12,7 +12,9 @@ from broker_crypto.delivery.log_records import GroupRecord
 from broker_crypto.delivery.membership import follow
 from broker_crypto.delivery.rules import judge
 from broker_crypto.errors import MalformedInput
+from broker_crypto.identity import ca, keys
 from broker_crypto.mls.proposals import GroupContextExtensions, Remove
+from broker_crypto.records import Anchor
 from tests.unit.delivery.written import Log, Written, extensions_of, sets
 
 _BASE = Log()
@@ -100,6 +102,20 @@ def test_what_is_not_of_the_policy_must_hold_in_any_form(log: Log) -> None:
         assert log.refused(replace(read, group_info=other.group_info).encode()) == "group_info_names"
         stranger = replace(log.own("ops", of="writer-1"))
         assert log.refused(log.commit("ops", sets(data), own=stranger)) == "identity"
+
+
+def test_the_old_rules_judge_who_raises_them() -> None:
+    """An admin whose certificate has ended, or comes from a CA that only the new policy knows, stops nobody."""
+    log = Log(names=("ops", "writer-1"), days=10)
+    other = ca.found("other CA", keys.generate(), now_ms=log.now)
+    anchors = (*log.policy.anchors, Anchor(other.certificate, ("agent://acme/",)))
+    renewed = log.own("ops", authority=other)
+    for data in (log.terms(rules=2, anchors=anchors), OTHER + b"\x04"):
+        assert log.refused(log.commit("ops", sets(data), own=renewed)) == "anchor.issuer"
+    log.now += 11 * 86_400_000
+    for data in (log.terms(rules=2), OTHER + b"\x04"):
+        assert log.refused(log.commit("ops", sets(data))) == "chain.validity"
+    asks_for_more(log, log.commit("ops", sets(OTHER + b"\x04"), own=log.own("ops")))
 
 
 def test_every_bit_flip_of_a_rise_is_refused_and_stops_nobody(log: Log) -> None:
