@@ -43,7 +43,8 @@ class Terms:
 
     def check_leaf(self, leaf: LeafNode, time_ms: int) -> str:
         """The identity of a leaf that counts by all of them. PeerError names the rule."""
-        return [policy.check_leaf(leaf, time_ms) for policy in self.judges][0]
+        identity, *_ = [policy.check_leaf(leaf, time_ms) for policy in self.judges]
+        return identity
 
 
 # --- whom to remove -----------------------------------------------------------------------------------------------------
