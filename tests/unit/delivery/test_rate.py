@@ -182,6 +182,15 @@ def test_an_admin_gets_its_removal_in_against_a_key_that_answers_every_commit(lo
 
 # --- what is kept -------------------------------------------------------------------------------------------------------
 
+
+def test_a_key_is_remembered_behind_many_commits_of_its_identity_for_it_may_come_back_with_another() -> None:
+    recent: tuple[Recent, ...] = ()
+    for key in (b"a",) * 4 + tuple(bytes((n,)) for n in range(40)):
+        recent = with_commit(recent, Recent(1, key, "x"))
+    assert rights.is_too_many(replace(_BASE.chain, recent=recent), Recent(1, b"a", "y"))
+    assert not rights.is_too_many(replace(_BASE.chain, recent=recent), Recent(1, b"b", "y"))
+
+
 commits = st.lists(
     st.tuples(st.integers(0, 3_000), st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), st.sampled_from(["x", "y"]), st.booleans()),
     max_size=120,
