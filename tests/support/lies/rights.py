@@ -134,7 +134,7 @@ def a_member_whose_key_is_revoked_that_stays(scene: Scene) -> bytes:
     return by_ops(scene, policy(scene, revoked=(key_hash(scene, "writer-2"),)))
 
 
-@breaks("policy_uncounted")
+@breaks("role")
 def an_admin_that_bars_itself_beside_another(scene: Scene) -> bytes:
     roles = (*scene.chain.policy.roles, ("agent://acme/chief", "admin"))
     return by_ops(scene, policy(scene, roles=roles, barred=("agent://acme/ops",)))

@@ -112,6 +112,9 @@ def test_the_old_rules_judge_who_raises_them() -> None:
     renewed = log.own("ops", authority=other)
     for data in (log.terms(rules=2, anchors=anchors), OTHER + b"\x04"):
         assert log.refused(log.commit("ops", sets(data), own=renewed)) == "anchor.issuer"
+    log.counts(log.commit("ops", sets(log.terms(anchors=anchors))))
+    for data in (log.terms(rules=2), OTHER + b"\x04"):
+        asks_for_more(log, log.commit("ops", sets(data), own=renewed))
     log.now += 11 * 86_400_000
     for data in (log.terms(rules=2), OTHER + b"\x04"):
         assert log.refused(log.commit("ops", sets(data))) == "chain.validity"
