@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 
 from broker_crypto.delivery.rules import Chain, judge
 from broker_crypto.records import LogEntry
+from tests.support.lies.reach import reasons_in
 from tests.support.world import World
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def history() -> tuple[list[LogEntry], list[Chain]]:
@@ -74,6 +79,15 @@ def test_a_signed_time_far_from_the_brokers_does_not_count(off: int) -> None:
         assert (verdict.kind, verdict.reason) == ("invalid", "time")
         near = LogEntry(entry.position, entry.time_ms + (off // abs(off)) * 60_000, entry.record)
         assert judge(CHAINS[at - 1] if at else None, near, "orders").kind in ("founding", "commit")
+
+
+def test_the_page_on_groups_names_every_rule_of_the_log_and_no_other() -> None:
+    delivery = ROOT / "broker_crypto" / "delivery"
+    given = reasons_in(delivery / f"{name}.py" for name in ("rules", "rights", "chain", "group_policy", "log_records"))
+    page = (ROOT / "docs" / "groups.md").read_text(encoding="utf-8")
+    table = page[page.index("### Why a record does not count") : page.index("## Committing")]
+    named = [name for row in table.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(given)
 
 
 def test_a_commit_of_an_earlier_or_later_epoch_is_passed_over() -> None:
