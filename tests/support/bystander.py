@@ -22,7 +22,7 @@ from broker_crypto.records import Event, GroupView, Opened, Place
 from broker_crypto.storage.memory import MemoryStore
 from broker_crypto_nats.grouplog import NatsGroupLog
 from broker_crypto_nats.topics import NatsTopics
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 
 
 class Bystander:

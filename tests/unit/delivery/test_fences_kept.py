@@ -15,7 +15,7 @@ from broker_crypto.delivery.log_records import FencedTopic
 from broker_crypto.records import EpochView, TopicFacts
 from broker_crypto.storage.memory import MemoryStore
 from broker_crypto.testing import Crashed, FaultyStore, Moment, crash_at
-from tests.support.saboteur import wrong_commit
+from tests.support.lies.secret import wrong_commit
 from tests.support.world import Actor, same_epoch
 from tests.unit.delivery.play import (
     ANY,

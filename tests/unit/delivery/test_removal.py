@@ -299,7 +299,7 @@ async def test_a_leave_that_an_own_path_made_void_is_sent_again(world: World) ->
 
 
 async def test_one_who_is_locked_out_can_leave(world: World) -> None:
-    from tests.support.saboteur import wrong_commit
+    from tests.support.lies.secret import wrong_commit
 
     ops, writer, reader = await trio(world)
     group = ops.loop.member.mls
@@ -370,7 +370,7 @@ async def test_a_new_certificate_comes_in_by_a_path_with_a_new_key_too(world: Wo
 
 
 async def lock_out(world: World, signer: Actor, victim: int) -> None:
-    from tests.support.saboteur import wrong_commit
+    from tests.support.lies.secret import wrong_commit
 
     group = signer.loop.member.mls
     assert group is not None

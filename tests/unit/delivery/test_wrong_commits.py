@@ -6,6 +6,7 @@ Who reads: the members, one who follows without secrets, and a newcomer who read
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.support.lies.switches import Switch
 from tests.support.world import World, same_epoch
 
 ROOM = Path(broker_crypto.__file__).parent
+DOCS = ROOM.parent / "docs"
+STATES = ("joining", "member", "locked_out", "removed", "left", "halted")
 ALL = [one for table in ON_COMMITS for one in table]
 SCENES: dict[str, Callable[[], Scene]] = {
     "ed25519": Scene,
@@ -174,6 +177,28 @@ def test_every_rule_of_the_log_has_a_switch_or_a_reason_why_no_record_can_break_
     assert said - broken - set(NEVER_SAID) == set()
     assert broken & set(NEVER_SAID) <= {"credential"}  # of a founding
     assert set(NEVER_SAID) <= said
+
+
+def named_in(page: str) -> set[str]:
+    """The rules in the tables of a page: what stands in backticks in a first or second column that holds nothing else."""
+    found: set[str] = set()
+    for line in (DOCS / page).read_text().splitlines():
+        for cell in line.split("|")[1:3] if line.startswith("|") else ():
+            if re.fullmatch(r"( *`[a-z_.]+`,?)+ *", cell):
+                found |= set(re.findall(r"`([a-z_.]+)`", cell))
+    return found
+
+
+def test_the_pages_name_the_rules_that_have_switches_and_no_others() -> None:
+    log = named_in("groups.md") - set(STATES)
+    engine, profile = named_in("validation.md"), named_in("certificates.md")
+    assert engine == {rule.value for rule in Rule}
+    assert {"remove_right", "founding_form", "rate"} <= log
+    assert {"anchor.identity", "certificate.size"} <= profile
+    broken = {one.reason for one in switches()} | {one.rule for one in switches()}
+    assert (log | profile) - broken - set(NEVER_SAID) == set()
+    said = {one.reason for one in switches() if one.kind == "invalid"}
+    assert {name for name in said - log - profile - engine if not name.startswith("der.")} == {"malformed_input"}
 
 
 def test_the_reasons_in_the_table_are_names_of_rules_and_none_is_only_malformed() -> None:
