@@ -110,7 +110,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
             places = [place + number * width for place in range(len(rows))]
             panel.bar(places, [row["values"].get(name) or 0 for row in rows], width, label=name)
         ticks = [place + 0.4 - width / 2 for place in range(len(rows))]
-        slanted = {"rotation": 30, "ha": "right", "fontsize": "small"} if len(rows) > 8 else {}
+        slanted = {"rotation": 30, "ha": "right", "fontsize": "small"} if len(rows) > 4 else {}
         panel.set_xticks(ticks, [row["work"] for row in rows], **slanted)
         panel.set_title(result["title"])
         panel.set_ylabel(result["unit"])
