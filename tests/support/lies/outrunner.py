@@ -37,6 +37,7 @@ class Insider:
     own: Own
     member: Membership
     staged: dict[bytes, Staged] = field(default_factory=dict)
+    said: set[bytes] = field(default_factory=set)
 
     def read(self, entries: list[LogEntry]) -> None:
         """To the end, never stopping for whatever its own key says."""
@@ -52,10 +53,9 @@ class Outrunners:
     """Keys that answer each commit of others with one of theirs, whichever of them may still commit.
 
     `what` is the lie in it ("" for none), `ahead_ms` how far they sign ahead of the broker's clock as long as that counts, so
-    that the window of the rate rule is new for them; `junk` records land as well, each time.
+    that the window of the rate rule is new for them; `junk` records come along, each time.
     """
 
-    broker: WatchedBroker
     clock: Clock
     random: Random
     insiders: list[Insider]
@@ -65,42 +65,50 @@ class Outrunners:
     counted: int = 0
     refused: int = 0
 
-    def answer(self, record: bytes) -> None:
-        """Somebody's record is about to land, or has."""
+    def own(self, record: bytes) -> bool:
+        """Whether it is one of theirs, or no commit at all."""
         read = GroupRecord.decode(record) if record[:2] == b"\xc3\x01" else None
-        if read is None or read.kind != COMMIT or any(read_of(s) == record for i in self.insiders for s in i.staged.values()):
-            return
-        for _ in range(self.junk):
-            self._land(self.random(40))
+        mine = any(record in insider.said for insider in self.insiders)
+        return mine or read is None or read.kind != COMMIT
+
+    def answers(self, entries: list[LogEntry]) -> list[bytes]:
+        """What they put into the log behind `entries`: junk, commits that nobody counts, at last one that all count if any may."""
+        written = [self.random(40) for _ in range(self.junk)]
         for insider in self.insiders:
-            insider.read(self.broker.entries("orders"))
+            insider.read(entries)
         for insider in self.insiders:
-            made = self._made(insider)
-            if made is not None:
+            made, counts = self._made(insider)
+            written += [made.record] if made is not None else []
+            if made is not None and counts:
                 self.counted += 1
                 insider.staged = {made.hash: made}
                 self.insiders.append(self.insiders.pop(self.insiders.index(insider)))
-                return
+                break
+        return written
 
-    def _made(self, insider: Insider) -> Staged | None:
-        """Its commit, landed; None where nobody would count it, though it lands all the same."""
+    def _made(self, insider: Insider) -> tuple[Staged | None, bool]:
+        """(a commit of this key, whether it counts at this place of the log)."""
         member, now = insider.member, self.clock.now_ms()
         if member.mls is None or member.chain is None:
-            return None
-        steps = sorted({max(member.chain.time, now + step) for step in range(0, self.ahead_ms + 1, 10_000)})
-        for time_ms in steps:
+            return None, False
+        for time_ms in sorted({max(member.chain.time, now + step) for step in range(0, self.ahead_ms + 1, 10_000)}):
             scribe = Scribe.member(member.mls, self.random, time_ms=time_ms)
             staged = lie(scribe, self.what, victim=0 if self.what == "path_secret" else None).staged
+            insider.said.add(staged.record)
             if judge(member.chain, LogEntry(0, now, staged.record), member.group).kind == "commit":
-                self._land(staged.record)
-                return staged
+                return staged, True
         self.refused += 1
-        self._land(staged.record)
-        return None
-
-    def _land(self, record: bytes) -> None:
-        self.broker._land("orders", record, None)
+        return staged, False
 
 
-def read_of(staged: Staged) -> bytes:
-    return staged.record
+@dataclass
+class Beside:
+    """Outrunners that sit in the broker itself: theirs lands before another's commit, or at once behind it."""
+
+    broker: WatchedBroker
+    outrunners: Outrunners
+
+    def answer(self, record: bytes) -> None:
+        if not self.outrunners.own(record):
+            for written in self.outrunners.answers(self.broker.entries("orders")):
+                self.broker._land("orders", written, None)

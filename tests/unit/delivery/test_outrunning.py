@@ -12,7 +12,7 @@ import pytest
 from broker_crypto import limits
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.rules import judge
-from tests.support.lies.outrunner import Insider, Outrunners, WatchedBroker
+from tests.support.lies.outrunner import Beside, Insider, Outrunners, WatchedBroker
 from tests.support.world import Actor, World, same_epoch
 
 ATTACKER = "agent://acme/writer-1"
@@ -33,7 +33,7 @@ async def stage(world: World, keys: int = 1, **how: object) -> tuple[list[Actor]
     world.clock.advance(limits.RATE_WINDOW_MS / 1000 + 1)  # their joins are behind them
     assert isinstance(world.broker, WatchedBroker)
     insiders = [Insider(a.own, a.loop.member) for a in bad]
-    return honest, Outrunners(world.broker, world.clock, world.random, insiders, **how)  # type: ignore[arg-type]
+    return honest, Outrunners(world.clock, world.random, insiders, **how)  # type: ignore[arg-type]
 
 
 def identities(actor: Actor) -> set[str]:
@@ -78,7 +78,8 @@ def judged_anew(world: World) -> list[str]:
 async def test_who_answers_every_commit_at_once_with_its_own_is_removed_all_the_same(keys: int, when: str, compare_and_set: bool) -> None:
     world = watched(compare_and_set=compare_and_set)
     honest, outrunners = await stage(world, keys)
-    setattr(world.broker, when, outrunners.answer)
+    assert isinstance(world.broker, WatchedBroker)
+    setattr(world.broker, when, Beside(world.broker, outrunners).answer)
     rotated = asyncio.ensure_future(honest[1].group.rotate())
     taken = await removed(world, honest)
     assert ATTACKER not in identities(honest[0])
@@ -96,7 +97,7 @@ async def test_signing_ahead_of_the_clock_buys_a_minute_of_commits_and_no_more(k
     world = watched()
     honest, outrunners = await stage(world, keys, ahead_ms=50_000)
     assert isinstance(world.broker, WatchedBroker)
-    world.broker.before = outrunners.answer
+    world.broker.before = Beside(world.broker, outrunners).answer
     await removed(world, honest)
     assert ATTACKER not in identities(honest[0])
     assert outrunners.counted > (limits.RATE_KEY if keys == 1 else limits.RATE_IDENTITY)
@@ -110,7 +111,7 @@ async def test_who_locks_the_admin_out_with_every_commit_is_removed_all_the_same
     world = watched(compare_and_set=compare_and_set)
     honest, outrunners = await stage(world, what=lie)
     assert isinstance(world.broker, WatchedBroker)
-    world.broker.before = outrunners.answer
+    world.broker.before = Beside(world.broker, outrunners).answer
     taken = await removed(world, honest)
     assert ATTACKER not in identities(honest[0])
     assert outrunners.counted >= limits.RATE_KEY
@@ -123,14 +124,14 @@ async def test_a_flood_of_junk_before_every_record_holds_nobody_up() -> None:
     world = watched()
     honest, outrunners = await stage(world, junk=20)
     assert isinstance(world.broker, WatchedBroker)
-    world.broker.before = outrunners.answer
+    world.broker.before = Beside(world.broker, outrunners).answer
     taken = await removed(world, honest)
     assert ATTACKER not in identities(honest[0])
     assert taken < 20
     kinds = judged_anew(world)
     assert kinds.count("passed") >= 20 * limits.RATE_KEY
     late = world.actor("reader-9")
-    world.broker.before = outrunners.answer  # the removed one goes on: what it writes is nothing
+    world.broker.before = Beside(world.broker, outrunners).answer  # the removed one goes on: what it writes is nothing
     await together(world, *honest, late)
     assert ATTACKER not in identities(late)
 
@@ -139,7 +140,7 @@ async def test_who_was_removed_while_it_outran_others_does_not_come_back_by_itse
     world = watched()
     honest, outrunners = await stage(world, what="")
     assert isinstance(world.broker, WatchedBroker)
-    world.broker.before = outrunners.answer
+    world.broker.before = Beside(world.broker, outrunners).answer
     await removed(world, honest)
     world.broker.before = None
     insider = outrunners.insiders[0]
