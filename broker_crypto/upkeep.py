@@ -6,6 +6,7 @@ from broker_crypto import errors, identity, limits, parts, policy
 from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.identity import Identity, profile
+from broker_crypto.observe.figures import VERDICTS
 from broker_crypto.observe.metrics import Metrics
 from broker_crypto.records import CertificateExpiring, Clock, Event
 
@@ -64,9 +65,9 @@ class Certificate:
 
 
 def count_verdict(metrics: Metrics, group: str, verdict: str) -> None:
-    """Count a record of the group's log by what it means."""
+    """Count a commit of the group's log by what it means; records that are none are not counted."""
     word = {"commit": "valid", "founding": "valid"}.get(verdict, verdict)
-    if word != "passed":
+    if word in VERDICTS:
         metrics.counter("group_commits_total", group=group, verdict=word).add(1)
 
 

@@ -343,8 +343,6 @@ class GroupLoop:
                 await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
         self.memory.adopt(change)
         self.memory.intents.update({intent.id: intent for intent in against})
-        for verdict in change.verdicts:
-            self._services.count(verdict)
         if "early" in change.verdicts:
             self._comparison.doubt()
         if change.moved:
@@ -359,6 +357,8 @@ class GroupLoop:
             self._services.report(Halted(self.group, change.halt))
             self._readers.release()
         self._publish()
+        for verdict in change.verdicts:
+            self._services.count(verdict)
         await self.writer.refused_in_log(change.refused)
 
     async def _settle_halt(self, *, started: bool = False) -> None:

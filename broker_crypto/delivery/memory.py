@@ -165,7 +165,7 @@ class GroupMemory:
                 current, known = step.epoch, dict(step.epoch.roster)
                 change.epochs[current.epoch_id] = current
             self._note_own(change, step, now_ms)
-            kept = {h: s for h, s in self.staged.items() if step.own and step.next.chain and s.epoch == step.next.chain.epoch}
+            kept = self._behind(step)
             change.moved, change.kept, pending = True, kept, {h: s.next for h, s in kept.items()}
             change.refused.clear()  # what was refused before is of an epoch that is over
             change.events += _events(before, step, own)
@@ -174,6 +174,13 @@ class GroupMemory:
             if change.halt is not None:
                 break
         return change
+
+    def _behind(self, step: Step) -> dict[bytes, Staged]:
+        """Own records that stand behind this one of ours: written in the epoch that it makes."""
+        if not step.own or step.next.chain is None:
+            return {}
+        epoch = step.next.chain.epoch
+        return {h: s for h, s in self.staged.items() if s.epoch == epoch and h != step.verdict.hash}
 
     def _fence(self, before: Membership, step: Step, change: Change) -> FenceRow | None:
         commit, after = step.verdict.commit, step.next.chain

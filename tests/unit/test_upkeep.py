@@ -9,6 +9,7 @@ import pytest
 from broker_crypto import limits, parts, upkeep
 from broker_crypto.identity import ca, generate, keys
 from broker_crypto.observe import MemoryMetrics
+from broker_crypto.observe.figures import VERDICTS
 from broker_crypto.records import CertificateExpiring
 from broker_crypto.testing import FakeClock, SeededRandom
 from broker_crypto.wire import pem
@@ -101,3 +102,11 @@ def test_in_the_last_tenth_of_its_life_a_certificate_is_told_of_once_a_day(place
     place.put()
     assert place.look() is not None
     assert place.watched.warning() is None
+
+
+def test_every_verdict_on_a_commit_is_counted_and_what_is_no_commit_is_not() -> None:
+    metrics = MemoryMetrics()
+    for verdict in ("founding", "commit", "stale", "early", "invalid", "locked_out", "leave", "upgrade", "passed"):
+        upkeep.count_verdict(metrics, "orders", verdict)
+    counted = {word: metrics.value("group_commits_total", group="orders", verdict=word) for word in VERDICTS}
+    assert counted == {"valid": 2, "stale": 1, "early": 1, "invalid": 1, "locked_out": 1}
