@@ -244,7 +244,7 @@ def _after(chain: Chain, record: GroupRecord, counted: Counted, made: Recent, po
         began=time,
         paths={**{leaf: at for leaf, at in chain.paths.items() if leaf not in gone}, committer: time},
         joined=joined,
-        left={leaf: node for leaf, node in chain.left.items() if leaf not in gone and leaf != committer},
+        left={leaf: node for leaf, node in chain.left.items() if leaf not in gone},
         recent=with_commit(chain.recent, made),
         policy_signer=chain.policy_signer if policy is chain.policy else made.identity,
     )
