@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BROKER ?= nats
 ARGS ?=
+SEEDS ?= 200
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ NEED = @$(1) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/de
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; } || \
 	{ echo "missing: $(2); install it and run make again" >&2; exit 1; }; }
 
-.PHONY: venv demo test check vectors brokers crash interop unit bench docs lock clean
+.PHONY: venv demo test check vectors brokers crash interop unit sim bench docs lock clean
 .DEFAULT_GOAL := venv
 .DELETE_ON_ERROR:
 
@@ -60,6 +61,10 @@ check: $(VENV)/.dev
 
 unit vectors brokers crash interop: $(VENV)/.dev
 	$(PYTEST) tests/$@ $(ARGS)
+
+# SEEDS runs of the simulator; a seed that fails is printed with the command that plays it alone.
+sim: $(VENV)/.dev
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) $(ARGS)
 
 bench: $(VENV)/.dev
 	$(call NEED,$(BIN)/python -c 'import pysodium',libsodium23)

@@ -1,0 +1,23 @@
+"""Runs of the simulator, each from its seed alone: `python -m tests.sim --seed N` plays one and prints its history."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.simulation import Simulation
+
+SEEDS = 200
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_a_seed_draws_everything_that_must_hold_does(seed: int) -> None:
+    Simulation(seed).run()
+
+
+def test_a_seed_plays_the_same_run_each_time() -> None:
+    for seed in (3, 8):
+        first, second = Simulation(seed), Simulation(seed)
+        first.run()
+        second.run()
+        assert first.history == second.history
+        assert len(first.history) > 50
