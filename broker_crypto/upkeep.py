@@ -8,7 +8,7 @@ from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.identity import Identity, profile
 from broker_crypto.observe.figures import VERDICTS
 from broker_crypto.observe.metrics import Metrics
-from broker_crypto.records import CertificateExpiring, Clock, Event
+from broker_crypto.records import CertificateExpiring, Event
 
 
 class Certificate:

@@ -11,6 +11,7 @@ from broker_crypto.delivery.committer import Own, Staged
 from broker_crypto.delivery.fences import FenceRow
 from broker_crypto.delivery.group_policy import identity_of
 from broker_crypto.delivery.membership import LEFT, MEMBER, Epoch, Membership, Step, alarmed, follow, halted, own_leaf, placed
+from broker_crypto.mls.group import Group
 from broker_crypto.records import EpochView, Event, GroupView, LogEntry
 from broker_crypto.storage.port import StateStore, Transaction
 
@@ -137,19 +138,14 @@ class GroupMemory:
         for entry in entries:
             before = change.member
             step = follow(before, entry, log, pending, known)
-            if step.moved and step.next.chain is not None and step.next.chain.time > now_ms + limits.CLOCK_AHEAD_MS:
-                change.ahead = True
-                break
-            if step.verdict.kind == "upgrade":  # not taken: a newer version reads on from here
-                change.halt, change.member = errors.UpgradeNeeded.code, halted(before, errors.UpgradeNeeded.code)
+            if _not_taken(change, before, step, now_ms):
                 break
             if live and in_use(before, step, own):
                 change.halt = errors.IdentityInUse.code
                 step = replace(step, next=halted(step.next, change.halt), lock_out=None, alarm=None)
             change.member = step.next if _same_terms(before, step.next) else placed(step.next, own)
             change.verdicts.append(step.verdict.kind if step.lock_out is None else "locked_out")
-            if step.verdict.kind == "invalid" and step.verdict.hash in pending and self.staged[step.verdict.hash].record == entry.record:
-                change.refused[step.verdict.hash] = (step.verdict.reason, entry.time_ms)
+            self._note_refused(change, step, entry, pending)
             change.noted |= step.verdict.kind == "leave"
             if change.noted and self._has_left(change.member, own):
                 change.left, change.member = True, Membership(before.group, state=LEFT)
@@ -174,6 +170,11 @@ class GroupMemory:
             if change.halt is not None:
                 break
         return change
+
+    def _note_refused(self, change: Change, step: Step, entry: LogEntry, pending: Mapping[bytes, Group]) -> None:
+        verdict = step.verdict
+        if verdict.kind == "invalid" and verdict.hash in pending and self.staged[verdict.hash].record == entry.record:
+            change.refused[verdict.hash] = (verdict.reason, entry.time_ms)
 
     def _behind(self, step: Step) -> dict[bytes, Staged]:
         """Own records that stand behind this one of ours: written in the epoch that it makes."""
@@ -274,6 +275,17 @@ class GroupMemory:
     def _forget_all(self) -> None:
         for held in (self.epochs, self.views, self.fences, self.staged, self.intents):
             held.clear()
+
+
+def _not_taken(change: Change, before: Membership, step: Step, now_ms: int) -> bool:
+    """Whether following stops before this entry: its time is far ahead of this clock, or a newer version must read on from here."""
+    if step.moved and step.next.chain is not None and step.next.chain.time > now_ms + limits.CLOCK_AHEAD_MS:
+        change.ahead = True
+    elif step.verdict.kind == "upgrade":
+        change.halt, change.member = errors.UpgradeNeeded.code, halted(before, errors.UpgradeNeeded.code)
+    else:
+        return False
+    return True
 
 
 def _same_terms(before: Membership, after: Membership) -> bool:

@@ -102,7 +102,7 @@ def leave_record(chain: Chain, leaf: int, signature_private: bytes) -> bytes:
 
 
 def check_leave(chain: Chain, leave: Leave) -> LeafNode | None:
-    """The leaf node that leaves; None if that occupant is gone, made a path since it was written, or has said so before. PeerError names the rule."""
+    """The leaf node that leaves; None if it is another one by now, or has said so before. PeerError names the rule."""
     _refuse(leave.group_id != chain.public.group_id, "leave_group")
     node = chain.public.tree.leaf(leave.leaf)
     if node is None or leaf_hash(node) != leave.leaf_node or leave.leaf in chain.left:

@@ -193,7 +193,8 @@ class LifeTopics:
 class LifeConnection:
     """What a connector attaches."""
 
-    type, broker, closed = "nats", None, False
+    type, closed = "nats", False
+    broker: str | None = None
 
     def __init__(self, life: Life) -> None:
         self._life = life

@@ -39,7 +39,8 @@ class Profile:
         fates = ", ".join(f"{fate} {chance:.2f}" for fate, chance in self.fates.items())
         return (
             f"{kind}, suite {self.suite}, {self.members} members, {self.founders} founders, {self.steps} steps; "
-            f"{' '.join(words) or 'no faults'}; log {self.log_trouble or 'sound'}; store fails {self.store_fails:.3f}; {fates or 'no fates'}"
+            f"{' '.join(words) or 'no faults'}; log {self.log_trouble or 'sound'}; "
+            f"store fails {self.store_fails:.3f}; {fates or 'no fates'}"
         )
 
 
