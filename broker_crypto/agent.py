@@ -26,6 +26,7 @@ from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.delivery.ports import GroupLog, Topics
 from broker_crypto.delivery.services import Services
+from broker_crypto.former import Former, Publish
 from broker_crypto.observe.events import EventHub
 from broker_crypto.observe.metrics import NULL, Metrics
 from broker_crypto.policy.rules import GroupSection, Rule
@@ -69,6 +70,7 @@ class _Running:
     section: GroupSection
     supplier: Connection | None
     task: asyncio.Task[None]
+    former: Former
     channels: list[TopicChannel]
     view: GroupView
     closed: errors.BrokerCryptoError | None
@@ -128,8 +130,9 @@ class Agent:
             for channel in running.channels:
                 channel.close(errors.AgentClosed())
             await running.loop.close()
+            await running.former.close()
         self._housekeeping.cancel()
-        tasks = [running.task for running in self._running.values()]
+        tasks = [task for running in self._running.values() for task in (running.task, *running.former.tasks)]
         try:
             await self._end(tasks, timeout)
         finally:  # also where closing itself is given up
@@ -299,6 +302,14 @@ class Agent:
         self._check(section)
         self._metrics.gauge("build_info", version=parts.VERSION, suite=str(section.suite)).set(1)
         name = section.log_name
+        loop = self._loop(section, lambda view, closed: self._publish(name, view, closed))
+        former = Former(section, self._loop, lambda: self._show_again(name))
+        task = asyncio.ensure_future(self._run(loop))
+        self._running[name] = running = _Running(loop, section, None, task, former, [], GroupView({}, -1), loop.closed_by())
+        self._supply(self._log_of(section))
+        return running
+
+    def _loop(self, section: GroupSection, publish: Publish) -> GroupLoop:
         timing = self.policy.timing
         jitter = self._random(1)[0] / 256
         broker = self.policy.brokers.get(self._log_of(section))
@@ -309,19 +320,14 @@ class Agent:
             clock=self._clock,
             random=self._random,
             report=self._hub.report,
-            publish=lambda view, closed: self._publish(name, view, closed),
+            publish=publish,
             count=lambda verdict: upkeep.count_verdict(self._metrics, section.name, verdict),
             joined=lambda outcome, seconds: self._metrics.histogram(
                 "handshake_duration_seconds", kind="mls_external", outcome=outcome
             ).observe(seconds),
             describe=self._describe,
         )
-        loop = GroupLoop(name, parts.own(self._certificate.who), parts.local_policy(section), services, habits)
-        task = asyncio.ensure_future(self._run(loop))
-        closed = loop.closed_by()
-        self._running[name] = running = _Running(loop, section, None, task, [], GroupView({}, -1), closed)
-        self._supply(self._log_of(section))
-        return running
+        return GroupLoop(section.log_name, parts.own(self._certificate.who), parts.local_policy(section), services, habits)
 
     async def _run(self, loop: GroupLoop) -> None:
         try:
@@ -341,11 +347,16 @@ class Agent:
                 self._show(name, other)
         upkeep.show_group(self._metrics, running.section.name, running.loop)
 
+    def _show_again(self, name: str) -> None:
+        running = self._running.get(name)
+        if running is not None:
+            self._show(name, running)
+
     def _show(self, name: str, running: _Running) -> None:
         if not running.channels or self._closed:
             return
         others = frozenset().union(*(r.view.epochs.keys() | r.view.erased for n, r in self._running.items() if n != name))
-        view = replace(running.view, other_groups=others)
+        view = replace(running.former.beside(running.view), other_groups=others)
         for channel in running.channels:
             channel.view = view
             channel.closed_by = running.closed

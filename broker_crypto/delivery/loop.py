@@ -46,6 +46,7 @@ class GroupLoop:
         self.writer.tell = self._publish
         self.head = 0
         self.trouble: errors.BrokerCryptoError | None = None  # what ended the last turn; None where it went well
+        self.former = False  # an earlier generation: what is open in it has ended
         self._services = services
         self._comparison = Comparison(group, services.clock, self.habits.failover)
         self._eraser = Eraser(self.memory, services)
@@ -132,6 +133,8 @@ class GroupLoop:
         ended = [intent.id for intent in self.memory.intents.values() if intent.refused is not None]
         if ended:  # whoever asked has had the time since to read why
             await self._forget(*ended)
+        if self.former:
+            await self.memory.end(self._services.store, self._services.clock.now_ms())
         self._ahead = self.member.halt == errors.LogClockAhead.code
         await self._settle_halt(started=True)  # the file may be another one now
         self._loaded = True

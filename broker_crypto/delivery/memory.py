@@ -70,6 +70,15 @@ class GroupMemory:
         for epoch in epochs:
             self._keep(epoch)
 
+    async def end(self, store: StateStore, now_ms: int) -> None:
+        """The group is over: an epoch that is open ends now."""
+        ended = [replace(epoch, ended=now_ms) for epoch in self.epochs.values() if epoch.ended is None]
+        if ended:
+            async with store.transaction() as tx:
+                for epoch in ended:
+                    await tx.put(state.EPOCH, state.epoch_key(self.member.group, epoch), state.encode_epoch(epoch))
+            self.epochs.update({epoch.epoch_id: epoch for epoch in ended})
+
     async def refresh_intents(self, store: StateStore) -> None:
         """Read the intents again, if another process may have stored one."""
         if not self.stale_intents:
