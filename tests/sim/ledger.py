@@ -91,6 +91,7 @@ class Asked:
 
     node: Node
     kind: str
+    delta: bytes = b""
     refused: str | None = None
     gone: bool = False
     excused: bool = False  # its store was put back or copied while it was open
@@ -124,7 +125,7 @@ class Ledger:
                 self.intents[name].gone = True
             return
         intent = state.Intent.decode(value)
-        asked = self.intents.setdefault(name, Asked(node, intent.kind))
+        asked = self.intents.setdefault(name, Asked(node, intent.kind, intent.delta))
         asked.refused = intent.refused or asked.refused
 
     def excuse(self, rows: Rows, left: Rows | None = None) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker_crypto import errors
+from broker_crypto.channels.topic import TopicChannel
 from broker_crypto.delivery import plan, state
+from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.membership import Membership
-from broker_crypto.records import Behind, Place
+from broker_crypto.records import Behind, GroupView, Place
 from broker_crypto.testing import FakeClock
 from tests.sim.broker import Published, SimBroker, Truth
 from tests.sim.cast import GROUP, identity_of, uri
@@ -61,6 +64,8 @@ class Node:
         self.evil = False
         self.marks: set[str] = set()  # what was done to it: lost, restored, copied, lied
         self.snapshots: list[Rows] = []
+        self.has_left = False
+        self.held: list[tuple[GroupView, str]] = []  # what it sealed with: a removed one keeps it, whatever it is told
         self.readings: dict[str, Reading] = {}
         self.ever: list[bytes] = []  # its rows of the group, as they were stored
 
@@ -86,6 +91,11 @@ class Node:
         return "land", 0.0
 
     # --- its process ------------------------------------------------------------------------------------------
+
+    @property
+    def touched(self) -> bool:
+        """Whether somebody asked for something that may take its leaf or its right to write away."""
+        return self.name in self.sim.touched
 
     @property
     def alive(self) -> bool:
@@ -141,6 +151,39 @@ class Node:
                 self.sim.note(self, f"is not to rotate: {error}")
 
         life.task(ask())
+
+    def ask(self, what: str, wish: Callable[[Group], Coroutine[Any, Any, None]]) -> None:
+        """Ask the running agent for something, and wait for the answer in the background."""
+        life = self.life
+        if life is None or life.dead:
+            return
+
+        async def ask() -> None:
+            self.sim.note(self, f"asks: {what}")
+            try:
+                await wish(life.agent.groups[GROUP])
+                self.sim.note(self, f"is done: {what}")
+            except errors.BrokerCryptoError as error:
+                self.sim.note(self, f"is not to {what}: {error}")
+
+        life.task(ask())
+
+    def attack(self, topic: str) -> None:
+        """It seals with what it held when it last was a writer, whatever the group says by now."""
+        life = self.life
+        if life is None or not self.held:
+            return
+        view, _ = self.dice.choice(self.held)
+        inner = life.channels[topic]._inner
+        assert isinstance(inner, TopicChannel)
+        forging = TopicChannel(inner.settings, self.sim.random)
+        forging.view, forging.closed_by = view, None
+        data = self.broker.data[topic]
+        place, payload = self._place(topic, data.partitions), f"{self.label} {self.sim.next_number()}".encode()
+        (sealed,) = forging.seal([(place, payload, None)])
+        self.sim.note(self, f"seals in epoch {view.sealing.epoch if view.sealing else -1} for {topic}, as it once could")
+        place, record, truth = self.sim.ledger.released(self, life, place, payload, sealed)
+        data.add(place, record, (), truth)
 
     def command(self) -> None:
         """A command of another process stores an intent beside the running agent."""

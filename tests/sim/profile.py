@@ -30,11 +30,13 @@ class Profile:
     junk: bool
     clocks: bool
     log_trouble: str | None
+    rights: bool
     weights: dict[str, float] = field(default_factory=dict)
 
     def told(self) -> str:
         """One line of it."""
-        words = [word for word in ("crashes", "lies", "copies", "restores", "losses", "outages", "junk", "clocks") if getattr(self, word)]
+        faults = ("crashes", "lies", "copies", "restores", "losses", "outages", "junk", "clocks", "rights")
+        words = [word for word in faults if getattr(self, word)]
         kind = "compare-and-set" if self.compare_and_set else "append only"
         fates = ", ".join(f"{fate} {chance:.2f}" for fate, chance in self.fates.items())
         return (
@@ -70,4 +72,5 @@ def draw(seed: int) -> Profile:
         junk=often(0.3),
         clocks=often(0.25),
         log_trouble=dice.choice(LOG_TROUBLES) if often(0.2) else None,
+        rights=often(0.5),
     )

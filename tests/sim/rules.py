@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from broker_crypto import errors
 from broker_crypto.crypto import AuthenticationFailed
-from broker_crypto.delivery import state
-from broker_crypto.delivery.membership import MEMBER, Membership
-from broker_crypto.errors import MalformedInput, RecordRefused
+from broker_crypto.delivery import plan, state
+from broker_crypto.delivery.deltas import Delta
+from broker_crypto.delivery.membership import LEFT, MEMBER, Membership
+from broker_crypto.errors import MalformedInput, RecordRefused, RemovedSender
 from broker_crypto.mls.group import Group
 from broker_crypto.mls.public import PublicStaged
 from broker_crypto.records import Behind, GroupView, Opened
 from tests.sim.broker import Published
 from tests.sim.cast import GROUP
-from tests.sim.ledger import of_chain
+from tests.sim.ledger import Asked, of_chain
 
 if TYPE_CHECKING:
     from tests.sim.life import Life
@@ -115,6 +116,10 @@ def a_record_opens_or_is_refused_by_name(
     """What the docs allow, nothing else: whose key was in the epoch's tree opens it, nobody else does."""
     truth = record.truth
     was_member = sim.was_member(node, truth)
+    if sim.log_is_sound and isinstance(result, Opened | RemovedSender):
+        must(sim.fenced(node, record) == isinstance(result, RemovedSender), f"{node}, record {truth.number} behind a fence: {result!r}")
+    if isinstance(result, Opened | RemovedSender) and not isinstance(result, Opened):
+        return
     if isinstance(result, Opened):
         security = result.security
         must((result.payload, security.sender) == (truth.payload, truth.sender), "another payload or sender")
@@ -163,7 +168,7 @@ def everything_comes_to_rest(sim: Simulation) -> None:
 def unfinished(node: Node) -> str:
     """What a node has still to do."""
     loop = node.life.loop if node.life else None
-    if loop is None or loop.member.halt is not None:
+    if loop is None or loop.member.halt is not None or (node.touched and node.sim.is_out(node)):
         return ""
     memory, member = loop.memory, loop.member
     open_intents = [intent.kind for intent in memory.intents.values() if intent.refused is None]
@@ -182,7 +187,11 @@ def everybody_is_at_the_head_together(sim: Simulation) -> None:
         if member.halt is not None:
             halts_have_a_cause(sim, node, member.halt)
             continue
-        must(member.state == MEMBER or sim.may_be_refused(node), f"{node} is {member.state}")
+        if member.state == LEFT:
+            must(sim.is_out(node), f"{node} has left")
+            continue
+        must(member.state == MEMBER or sim.is_out(node), f"{node} is {member.state}")
+        must(member.state != MEMBER or not sim.is_out(node), f"{node} is in, and should not be")
         must(of_chain(member.chain) == of_chain(follower.chain), f"{node} is not at the head")
 
 
@@ -196,9 +205,18 @@ def every_intent_is_settled_once(sim: Simulation) -> None:
         times = counted.get(name, 0)
         must(times <= 1 or asked.excused, f"an intent of {asked.node} is in force {times} times")
         if asked.gone:
-            must(times or asked.refused or asked.excused or asked.node.marks, f"an intent of {asked.node} is gone, and not done")
+            done = times or asked.refused or asked.excused or asked.node.marks or asked.node.has_left or so_already(sim, asked)
+            must(done, f"an intent of {asked.node} is gone, and not done: {asked.kind}")
         elif sim.should_be_settled(asked.node):
             must(asked.refused, f"an intent of {asked.node} is open: {asked.kind}")
+
+
+def so_already(sim: Simulation, asked: Asked) -> bool:
+    """Whether what was asked was so in some epoch without a commit of its own, or is settled by a state."""
+    if asked.kind not in (plan.REMOVE, plan.POLICY):
+        return asked.kind in (plan.LEAVE, plan.JOIN)
+    delta = Delta.decode(asked.delta)
+    return any(delta.apply(chain.policy) is chain.policy for chain in sim.follower(asked.node.broker).epochs.values())
 
 
 def every_record_is_opened_by_who_was_a_member(sim: Simulation) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from broker_crypto import errors, records
-from broker_crypto.delivery.membership import Seen
+from broker_crypto.delivery.group_policy import identity_of, key_of
+from broker_crypto.delivery.membership import LEFT, Seen
 from broker_crypto.mls.group import Group
 from broker_crypto.records import Behind, Event, Opened
 from broker_crypto.testing import FakeClock, SeededRandom
@@ -42,6 +43,7 @@ class Simulation:
         self.copied: list[tuple[Node, Node]] = []
         self.faulty = True
         self.log_is_sound = True
+        self.touched: set[str] = set()  # names of those whose leaf or right to write somebody wanted away
         self.lied = False
         self.authenticators: dict[bytes, bytes] = {}
         self.epoch_ids: dict[int, bytes] = {}
@@ -91,7 +93,7 @@ class Simulation:
     def allowed(self, node: Node, record: Published, was_member: bool | None) -> set[type[errors.RecordRefused]]:
         """The errors that the docs allow for a record that was sealed by a member."""
         allowed: set[type[errors.RecordRefused]] = set()
-        if not was_member or node.marks & {"lost", "restored", "copied", "evil"}:
+        if not was_member or node.has_left or node.marks & {"lost", "restored", "copied", "evil"}:
             allowed.add(errors.NotAMemberAtEpoch)
         if self.lied or node.marks:
             allowed.add(errors.EpochMissed)
@@ -100,11 +102,42 @@ class Simulation:
         return allowed
 
     def may_be_refused(self, node: Node) -> bool:
-        """Whether the group's policy gives the node no right to write."""
-        return node.name.startswith("reader")
+        """Whether the group's policy gives the node no right to write, or may have done so, or it wanted to leave."""
+        return node.name.startswith("reader") or node.touched
+
+    def is_out(self, node: Node) -> bool:
+        """Whether the node has left, or the head of its log does not admit it."""
+        chain = self.follower(node.broker).chain
+        if node.member.state == LEFT:
+            return node.has_left and node.touched
+        return chain is not None and node.life is not None and not node.life.loop.own.admitted(chain.policy)
 
     def should_be_settled(self, node: Node) -> bool:
-        return node.alive and node.member.halt is None
+        return node.alive and node.member.halt is None and not self.is_out(node)
+
+    def fenced(self, node: Node, record: Published) -> bool:
+        """Whether a commit that this node has read refuses the record where it stands, by a model of its own."""
+        truth, position = record.truth, record.place.position
+        chain, follower = node.member.chain, self.follower(node.broker)
+        if chain is None or position is None:
+            return False
+        sealed_in = follower.epochs.get(truth.epoch)
+        leaf = None if sealed_in is None else sealed_in.public.tree.leaf(truth.leaf)
+        if leaf is None:
+            return False
+        for ended in follower.ended.values():
+            fences = ended.commit.data.fences
+            if fences is None or ended.after.epoch > chain.epoch or truth.epoch > ended.before.epoch:
+                continue
+            removed = () if ended.commit.staged.external else ended.commit.staged.removed
+            gone = truth.leaf in removed and ended.before.joined[truth.leaf] <= truth.epoch
+            revoked = key_of(leaf) in set(ended.after.policy.revoked) - set(ended.before.policy.revoked)
+            if not (gone or revoked or not ended.after.policy.may_write(identity_of(leaf))):
+                continue
+            ends = [dict(one.ends) for one in fences if (one.topic, one.identity) == (record.place.topic, position[0])]
+            if position[1] >= min((end.get(record.place.partition, 0) for end in ends), default=0):
+                return True
+        return False
 
     def erased(self, life: Life) -> set[int]:
         return {epoch.epoch for epoch in life.loop.memory.epochs.values() if epoch.stream_secret is None}
@@ -141,6 +174,7 @@ class Simulation:
         member = loop.member
         if member is not life.seen:
             life.seen = member
+            life.node.has_left |= member.state == LEFT
             if member.mls is not None:
                 self.secrets.setdefault((member.mls.public.context.encode(), member.mls.leaf), [member.mls])
             self.check(rules.the_chain_is_a_function_of_the_log, life)
@@ -149,6 +183,8 @@ class Simulation:
         view = life.agent._running[GROUP].view
         if view is not life.seen_view and view.current >= 0:
             life.seen_view = view
+            if view.sealing is not None:
+                life.node.held = [*life.node.held[-3:], (view, life.node.label)]
             self.check(rules.each_epoch_is_held_missed_or_anothers, life, view)
 
     def heard(self, life: Life, event: Event) -> None:

@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from broker_crypto.delivery import state
-from tests.sim.cast import GROUP, NAMES
+from broker_crypto.delivery.deltas import Delta
+from broker_crypto.delivery.handle import Group
+from tests.sim.cast import GROUP, NAMES, uri
 from tests.support.saboteur import LIES, wrong_commit
 
 if TYPE_CHECKING:
@@ -54,6 +56,12 @@ class Troubles:
             self.outage: 2.0 if self.profile.outages else 0.0,
             self.junk: 2.0 if self.profile.junk else 0.0,
             self.shift: 1.0 if self.profile.clocks else 0.0,
+            self.remove: 1.5 if self.profile.rights else 0.0,
+            self.readmit: 1.0 if self.profile.rights else 0.0,
+            self.change: 1.0 if self.profile.rights else 0.0,
+            self.leave: 1.0 if self.profile.rights else 0.0,
+            self.come_back: 1.0 if self.profile.rights else 0.0,
+            self.attack: 3.0 if self.profile.rights else 0.0,
             self.back_up: 2.0 if self.profile.restores else 0.0,
         }
         what = self.dice.choices(list(choices), list(choices.values()))[0]
@@ -79,6 +87,60 @@ class Troubles:
 
     def back_up(self) -> None:
         self.someone().back_up()
+
+    # --- who may what ----------------------------------------------------------------------------------------
+
+    def admin(self) -> Node | None:
+        there = [node for node in self.sim.nodes if node.name.startswith("ops") and node.alive]
+        return self.dice.choice(there) if there else None
+
+    def remove(self) -> None:
+        """An admin removes an identity, or a leaf with its key."""
+        admin, other = self.admin(), self.someone()
+        if admin is None or other.name in (admin.name, "ops"):
+            return
+        self.sim.touched.add(other.name)
+        leaf = None if other.life is None else other.life.agent.groups[GROUP].leaf
+        if leaf is None or self.dice.random() < 0.7:
+            admin.ask(f"remove {other.name}", lambda group: group.remove(other.identity))
+        else:
+            self.sim.touched.update(NAMES)  # the leaf may be somebody else's by the time that it is read
+            admin.ask(f"remove leaf {leaf}", lambda group: self._remove_leaf(group, leaf, admin))
+
+    async def _remove_leaf(self, group: Group, leaf: int, admin: Node) -> None:
+        if leaf != group.leaf and any(member.leaf == leaf and member.identity != uri("ops") for member in group.members):
+            await group.remove(leaf=leaf)
+
+    def readmit(self) -> None:
+        admin, other = self.admin(), self.someone()
+        if admin is not None:
+            admin.ask(f"readmit {other.name}", lambda group: group.readmit(other.identity))
+
+    def change(self) -> None:
+        """A writer may read only from now on, or write again."""
+        admin, name = self.admin(), self.dice.choice(("writer-1", "writer-2"))
+        if admin is None:
+            return
+        self.sim.touched.update(one for one in NAMES if one.startswith("writer"))
+        every = (uri("writer-*"), "writer")
+        few = (uri("writer-2" if name == "writer-1" else "writer-1"), "writer")
+        reads = (uri("writer-*"), "reader")
+        delta = self.dice.choice((Delta(drop_roles=(every,), add_roles=(few, reads)), Delta(add_roles=(every,))))
+        admin.ask(f"change who writes: {delta.add_roles}", lambda group: group.change(delta))
+
+    def leave(self) -> None:
+        node = self.someone()
+        if node.name != "ops":
+            self.sim.touched.add(node.name)
+            node.ask("leave", lambda group: group.leave())
+
+    def come_back(self) -> None:
+        gone = [node for node in self.sim.nodes if node.has_left and node.alive]
+        if gone:
+            self.dice.choice(gone).ask("join", lambda group: group.join())
+
+    def attack(self) -> None:
+        self.someone().attack(self.dice.choice(("orders", "bills")))
 
     # --- processes --------------------------------------------------------------------------------------------
 
