@@ -9,7 +9,7 @@ from typing import Any
 
 from broker_crypto import errors, records
 from broker_crypto.delivery.group_policy import identity_of, key_of
-from broker_crypto.delivery.membership import LEFT, Seen
+from broker_crypto.delivery.membership import LEFT, MEMBER, Seen
 from broker_crypto.mls.group import Group
 from broker_crypto.records import Behind, Event, Opened
 from broker_crypto.testing import FakeClock, SeededRandom
@@ -93,7 +93,7 @@ class Simulation:
     def allowed(self, node: Node, record: Published, was_member: bool | None) -> set[type[errors.RecordRefused]]:
         """The errors that the docs allow for a record that was sealed by a member."""
         allowed: set[type[errors.RecordRefused]] = set()
-        if not was_member or node.has_left or node.marks & {"lost", "restored", "copied", "evil"}:
+        if not was_member or node.has_left or node.member.state == LEFT or node.marks & {"lost", "restored", "copied", "evil"}:
             allowed.add(errors.NotAMemberAtEpoch)
         if self.lied or node.marks:
             allowed.add(errors.EpochMissed)
@@ -266,7 +266,7 @@ class Simulation:
 
     async def _copies_meet(self) -> None:
         for original, copy in self.copied:
-            running = [n for n in (original, copy) if n.alive and n.member.halt is None]
+            running = [n for n in (original, copy) if n.alive and n.member.halt is None and n.member.state == MEMBER]
             if len(running) == 2 and original.broker is copy.broker:
                 await self.wait(65.0)  # both count as live
                 running[0].rotate()
