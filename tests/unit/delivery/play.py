@@ -152,13 +152,13 @@ def certified(world: World, name: str, *, days: int = 90, authority: ca.Authorit
     return Own(who.uri, who.chain, who.signature_private, who.signature_public)
 
 
-def below(root: Plan, name: str, *, middle: str | None, key: PrivateKey | None = None) -> Own:
+def below(root: Plan, name: str, *, middle: str | None, key: PrivateKey | None = None, uri_: str | None = None) -> Own:
     """Who has a certificate from the root itself, or from one between."""
     key, signer, issuer, above = key or keys.generate(), root.key, root.subject, ()
     if middle is not None:
         plan = Plan(subject_name(middle), root.subject, fixed_key(middle), root.key, CA_EXTENSIONS)
         signer, issuer, above = plan.key, plan.subject, (plan.build(),)
-    extensions = (basic_constraints(ca=False), key_usage(0), alt_name(uri(uri_of(name))))
+    extensions = (basic_constraints(ca=False), key_usage(0), alt_name(uri(uri_ or uri_of(name))))
     leaf = Plan(subject_name(name), issuer, key, signer, extensions).build()
     who = identity.of((leaf, *above), key)
     return Own(who.uri, who.chain, who.signature_private, who.signature_public)

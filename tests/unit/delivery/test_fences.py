@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from broker_crypto import errors
-from broker_crypto.delivery.committer import Own
 from broker_crypto.delivery.deltas import Delta
 from broker_crypto.delivery.log_records import CommitData, FencedTopic
-from broker_crypto.identity import identity, keys
+from broker_crypto.identity import keys
 from broker_crypto.identity.certificate import read_certificate
 from broker_crypto.records import Anchor
-from tests.support.certificates import Plan, alt_name, basic_constraints, key_usage, plans, uri
-from tests.support.certificates import name as subject_name
+from tests.support.certificates import plans
 from tests.support.lies.scribe import Scribe
 from tests.support.world import ROLES, same_epoch
 from tests.unit.delivery.play import (
@@ -67,7 +65,7 @@ async def test_a_record_that_was_never_written_before_the_removal_is_refused_beh
         ((FencedTopic("invoices", "stream 1", ((-1, 99),)),), {}, REMOVED),
         (FROM_10, {"identity": "made anew"}, REMOVED),
         (FROM_10, {}, ANY),
-        ((FencedTopic("orders", "stream 1", ((-1, 99), (-1, 3))),), {}, REMOVED),
+        ((FencedTopic("orders", "stream 1", ((-1, 3), (-1, 99))),), {}, REMOVED),
         ((*FROM_10, FencedTopic("orders", "stream 2", ((-1, 9),))), {"identity": "stream 2"}, ANY),
     ],
     ids=["empty", "no stream", "no ends", "another partition", "another topic", "another stream", "named", "twice", "two streams"],
@@ -109,6 +107,17 @@ async def test_of_two_lists_the_stricter_counts_for_each_position() -> None:
     for stream in ("a", "b"):
         assert play.said(reader, data, 9, 10, 49, identity=stream) == [ANY, REMOVED, REMOVED]
     assert play.said(reader, play.seal(second), 9, 10, identity="a") == [ANY, ANY]
+
+
+async def test_a_list_for_another_takes_no_fence_away() -> None:
+    play, [ops, writer, second, reader] = await group("writer-1", "writer-2", "reader-1")
+    data, other = play.seal(writer), play.seal(second)
+    await play.commit(ops, remove=[writer], ends=FROM_10)
+    await play.settle("writer-1")
+    await play.commit(ops, remove=[second], ends=(FencedTopic("orders", "stream 1", ((-1, 20),)),))
+    await play.settle("writer-1", "writer-2")
+    assert play.said(reader, data, 9, 10, 20) == [ANY, REMOVED, REMOVED]
+    assert play.said(reader, other, 9, 10, 20) == [ANY, ANY, REMOVED]
 
 
 # --- whom -------------------------------------------------------------------------------------------------------------
@@ -228,6 +237,24 @@ async def test_a_revoked_anchor_fences_who_came_by_it_and_not_the_same_identity_
     assert play.said(reader, other, 9, 10) == [ANY, ANY]
 
 
+async def test_a_list_fences_who_stands_under_an_anchor_that_was_revoked_before_without_one() -> None:
+    play = Play()
+    root = plans().root
+    anchor = Anchor(root.build(), ("agent://other/",))
+    terms = play.world.policy
+    roles = (*terms.roles, ("agent://other/writer", "writer"))
+    play.world.policy = replace(terms, anchors=(*terms.anchors, anchor), roles=roles)
+    owns = {"writer": below(root, "writer", middle=None, uri_="agent://other/writer")}
+    ops, writer, second, reader = await play.enter("ops", "writer", "writer-2", "reader-1", owns=owns)
+    data = play.seal(writer)
+    await play.commit(ops, delta=Delta(revoke=(read_certificate(root.build()).key_hash,)))
+    await play.settle("writer")
+    assert play.said(reader, data, 10) == [ANY]
+    await play.commit(ops, remove=[second], ends=FROM_10)
+    await play.settle("writer", "writer-2")
+    assert play.said(reader, data, 9, 10) == [ANY, REMOVED]
+
+
 @pytest.mark.parametrize("how", ["dropped", "revoked"])
 async def test_an_identity_that_no_anchor_speaks_for_any_more_is_fenced_whatever_role_it_has(how: str) -> None:
     play = Play()
@@ -235,10 +262,7 @@ async def test_an_identity_that_no_anchor_speaks_for_any_more_is_fenced_whatever
     anchor = Anchor(root.build(), ("agent://other/",))
     roles = (*ROLES, ("agent://other/writer", "writer"))
     play.world.policy = replace(play.world.policy, anchors=(*play.world.policy.anchors, anchor), roles=roles)
-    key = keys.generate()
-    extensions = (basic_constraints(ca=False), key_usage(0), alt_name(uri("agent://other/writer")))
-    who = identity.of((Plan(subject_name("writer"), root.subject, key, root.key, extensions).build(),), key)
-    owns = {"writer": Own(who.uri, who.chain, who.signature_private, who.signature_public)}
+    owns = {"writer": below(root, "writer", middle=None, uri_="agent://other/writer")}
     ops, writer, reader = await play.enter("ops", "writer", "reader-1", owns=owns)
     data = play.seal(writer)
     await gone_before(play, "removed", writer, reader, ops)

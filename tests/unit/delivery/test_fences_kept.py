@@ -74,8 +74,8 @@ async def test_one_that_is_locked_out_takes_the_fence_that_it_reads_meanwhile() 
 
 
 async def test_a_list_that_is_read_in_one_go_with_the_epochs_it_speaks_of_fences_them_too() -> None:
-    play, [ops, writer, reader] = await group("writer-1", "reader-1")
-    await play.commit(ops)
+    play, [ops, reader] = await group("reader-1")
+    writer = play.actors["writer-1"] = play.world.actor("writer-1")
     await play.settle("reader-1")
     data = play.seal(writer)
     roles = tuple(pair for pair in policy_of(ops).roles if pair[1] != "writer")
