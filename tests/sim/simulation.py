@@ -109,8 +109,10 @@ class Simulation:
         """Whether the node has left, or the head of its log does not admit it."""
         chain = self.follower(node.broker).chain
         if node.member.state == LEFT:
-            return node.has_left and node.touched
-        return chain is not None and node.life is not None and not node.life.loop.own.admitted(chain.policy)
+            return node.touched
+        if chain is None or node.life is None:
+            return False
+        return node.identity in chain.policy.barred or not node.life.loop.own.admitted(chain.policy)
 
     def should_be_settled(self, node: Node) -> bool:
         return node.alive and node.member.halt is None and not self.is_out(node)
@@ -243,6 +245,7 @@ class Simulation:
         if self.broken is not None:
             raise self.broken
         for node in self.living():
+            node.has_left |= node.member.state == LEFT
             if node.life is not None:
                 self.check(rules.a_process_ends_only_when_told, node.life)
 
