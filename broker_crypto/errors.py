@@ -122,49 +122,49 @@ class LockedOut(GroupError):
     """A commit that counts cannot be entered by this member; it is coming back with an external commit."""
 
     code, retriable = "locked_out", True
-    hint = "it mends itself; if it repeats, an admin removes the committer named in the alarm"
+    hint = "it mends itself; if it repeats, an admin removes who `broker-crypto group status` names in its alarms"
 
 
 class NotAMember(GroupError):
     """The agent is no member of this group."""
 
     code = "not_a_member"
-    hint = "an admin gives the identity a role in the group's policy; `broker-crypto group members` shows who has one"
+    hint = "`broker-crypto group join` after leaving; else an admin gives the identity a role, or lifts its bar with `group readmit`"
 
 
 class MayNotWrite(GroupError):
     """The group's policy gives this identity no right to write."""
 
     code = "may_not_write"
-    hint = "an admin gives it the role `writer` in the group's policy"
+    hint = "an admin gives it the role `writer` in the file and runs `broker-crypto group policy apply`"
 
 
 class LogRolledBack(GroupError):
     """The group log is not the one that was read before: a record or its identity changed, or it is shorter."""
 
     code = "log_rolled_back"
-    hint = "find out why and make the log whole; then only a new state folder ends the halt, without the keys of epochs before"
+    hint = "find out why and make the log whole; then stop the agent and run `broker-crypto group reset`"
 
 
 class GroupLogTruncated(GroupError):
     """The group log has lost records that must be kept: its founding or what this agent still has to read."""
 
     code = "group_log_truncated"
-    hint = "restore the log, without limits; then only a new state folder ends the halt, without the keys of epochs before"
+    hint = "restore the log, without limits; then stop the agent and run `broker-crypto group reset`"
 
 
 class IdentityInUse(GroupError):
     """A commit signed by this agent's own key was made by somebody else: a copy of its folder or key is running."""
 
     code = "identity_in_use"
-    hint = "do not restart; find the copy and stop it; if the key was stolen, found the group anew without it"
+    hint = "do not restart; find the copy and stop it; if the key was stolen, an admin runs `broker-crypto group revoke`"
 
 
 class UntrustedFounding(GroupError):
     """The group was founded by somebody this agent's policy file does not trust for it."""
 
     code = "untrusted_founding"
-    hint = "bring this file in line with the founder's"
+    hint = "bring this file in line with the founder's, or an admin by this file runs `broker-crypto group policy apply`"
 
 
 class UpgradeNeeded(GroupError):
@@ -192,6 +192,7 @@ class LastMember(GroupError):
     """The last member cannot leave; it just stops."""
 
     code = "last_member"
+    hint = "stop the agent; its state folder may go with it"
 
 
 class RecordRefused(BrokerCryptoError):
@@ -205,7 +206,7 @@ class NotThisGroup(GroupError, RecordRefused):
     """The group's policy does not list this topic: raised when sealing, returned for a record of such an epoch."""
 
     code = "not_this_group"
-    hint = "an admin adds the topic to the group's policy"
+    hint = "an admin adds the topic to the file and runs `broker-crypto group policy apply`"
 
 
 class NotEncrypted(RecordRefused):

@@ -31,7 +31,7 @@ def command() -> None:
 def show(out: Output, certificate: Path | None, policy_file: Path) -> None:
     """Show the anchors of the policy, or of CERTIFICATE, with fingerprints to compare by voice.
 
-    A fingerprint is the SHA-256 of the SubjectPublicKeyInfo: what `trust.revoked` takes.
+    A fingerprint is the SHA-256 of the SubjectPublicKeyInfo: what `group revoke` and `trust.revoked` take.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,9 +83,16 @@ def test_an_error_is_one_sentence_with_place_and_cure() -> None:
     placed = errors.PolicyError("unknown key `chanel`", file="p.yaml", line=3, column=5, name="chanel", nearest="channel")
     assert output.sentence(placed) == "p.yaml:3:5: unknown key `chanel`; did you mean `channel`?"
     assert output.sentence(errors.NotAMember(group="orders")).startswith(
-        "The agent is no member of this group (group orders); try: an admin gives"
+        "The agent is no member of this group (group orders); try: `broker-crypto group join`"
     )
     assert output.sentence(errors.UsageError("no", path="/x", nothing=None)) == "no (path /x)"
+
+
+def test_every_command_that_a_hint_names_is_there() -> None:
+    hints = [kind.hint for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BrokerCryptoError)]
+    named = [tuple(words.split()) for hint in hints for words in re.findall(r"broker-crypto ([a-z ]+)", hint)]
+    assert len(named) > 5
+    assert [words for words in named if not any(words[:size] in COMMANDS for size in (1, 2, 3))] == []
 
 
 def test_a_file_that_the_system_refuses_is_named(run: Run, tmp_path: Path) -> None:
