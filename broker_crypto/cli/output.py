@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from broker_crypto.errors import BrokerCryptoError
+from broker_crypto.errors import BrokerCryptoError, UsageError
 
 Command: TypeAlias = Callable[..., None]
 _PLACE = ("file", "line", "column")
@@ -43,6 +44,26 @@ class Output:
         for row in rows:
             table.add_row(*map(str, row))
         self._console.print(table)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """A mark that turns while the block runs, on a terminal only."""
+        if self.as_json or not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(what):
+            yield
+
+    def confirmed(self, yes: bool) -> bool:
+        """Whether a person says that it is to be done; `yes` says it for them. UsageError where nobody can be asked."""
+        if yes:
+            return True
+        if self.as_json:
+            raise UsageError("nobody is asked with --json: add --yes")
+        if click.confirm("go on?", err=True):
+            return True
+        self.say("nothing was changed")
+        return False
 
     def result(self, value: Mapping[str, Any]) -> None:
         """The object for machines."""

@@ -12,6 +12,7 @@ from broker_crypto.delivery.group_policy import ADMIN, identity_of, key_of
 from broker_crypto.delivery.loop import GroupLoop
 from broker_crypto.delivery.membership import LEFT, MEMBER, Alarm, Membership
 from broker_crypto.delivery.memory import GroupMemory
+from broker_crypto.delivery.state import Intent
 from broker_crypto.delivery.views import HALTS
 from broker_crypto.records import Member
 from broker_crypto.wire import names
@@ -28,6 +29,8 @@ class Source(Protocol):
     def memory(self) -> GroupMemory: ...
     @property
     def head(self) -> int: ...
+    @property
+    def trouble(self) -> errors.BrokerCryptoError | None: ...
 
 
 class Group:
@@ -82,6 +85,12 @@ class Group:
         return HALTS[halt](group=self.name) if halt else None
 
     @property
+    def leaving(self) -> Sequence[Member]:
+        """Members that have left and that no commit has removed yet."""
+        chain = self._loop.member.chain
+        return [member for member in self.members if chain is not None and member.leaf in chain.left]
+
+    @property
     def lag(self) -> int:
         """Positions of the log that were there at the last look and not read."""
         cursor = self._loop.member.cursor
@@ -107,7 +116,17 @@ class Group:
     @property
     def intents(self) -> Sequence[str]:
         """Kinds of what is wanted and not settled."""
-        return tuple(intent.kind for intent in self._loop.memory.intents.values())
+        return tuple(intent.kind for intent in self._loop.memory.intents.values() if intent.refused is None)
+
+    @property
+    def refused(self) -> Sequence[Intent]:
+        """Intents that ended undone, with the reason; forgotten when the agent is started again."""
+        return tuple(intent for intent in self._loop.memory.intents.values() if intent.refused is not None)
+
+    @property
+    def trouble(self) -> errors.BrokerCryptoError | None:
+        """What is in the way of following now, and is tried again; None where nothing is."""
+        return self._loop.trouble
 
     async def rotate(self) -> None:
         """Fresh keys for the own leaf; returns when the log shows it. Raises GroupError where it cannot be."""
@@ -129,7 +148,7 @@ class Group:
         if identity is not None:
             delta = Delta(bar=(_identity(identity),), without=tuple(without))
         else:
-            delta = Delta(revoke=(self._key_of(leaf),), without=tuple(without))
+            delta = Delta(revoke=(self.key_of(leaf),), without=tuple(without))
         await self._ask(plan.REMOVE, delta)
 
     async def revoke(self, key: bytes, *, without: Sequence[str] = ()) -> None:
@@ -174,7 +193,8 @@ class Group:
             raise errors.GroupError("only an admin of the group changes its policy", group=self.name, identity=identity)
         await loop.want(kind, delta.encode())
 
-    def _key_of(self, leaf: int | None) -> bytes:
+    def key_of(self, leaf: int | None) -> bytes:
+        """SHA-256 of the SubjectPublicKeyInfo of a member's key, as `revoke` takes it. Raises UsageError for a leaf without occupant."""
         chain = self._loop.member.chain
         node = chain.public.tree.leaf(leaf) if chain is not None and leaf is not None and leaf >= 0 else None
         if node is None:

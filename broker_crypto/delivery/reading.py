@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.membership import Membership
 from broker_crypto.delivery.memory import GroupMemory
+from broker_crypto.errors import BrokerCryptoError
 from broker_crypto.storage.port import StateStore
 
 
@@ -16,6 +17,7 @@ class Snapshot:
         self.identity = identity
         self.memory = GroupMemory(Membership(group))
         self.head = 0
+        self.trouble: BrokerCryptoError | None = None
 
     @property
     def member(self) -> Membership:
@@ -27,3 +29,10 @@ async def read_group(store: StateStore, group: str, identity: str) -> Group:
     snapshot = Snapshot(group, identity)
     await snapshot.memory.load(store)
     return Group(snapshot)
+
+
+async def read_member(store: StateStore, group: str) -> Membership:
+    """What `store` says of this agent's place in the group, as of now. Raises StateCorrupt."""
+    memory = GroupMemory(Membership(group))
+    await memory.load(store)
+    return memory.member

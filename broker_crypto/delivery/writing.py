@@ -228,7 +228,7 @@ class Writer:
         if mls.leaf in gone:
             raise errors.PeerError("an admin cannot take itself away", rule="own_leaf")
         ends = None
-        if admin and (gone or _takes_away(chain.policy, policy)):
+        if admin and (gone or takes_away(chain.policy, policy)):
             ends = await self._read_ends(chain, wanted.intents, changes)
         change = Change(max(self.now_ms(), chain.time), policy if policy is not chain.policy else None, frozenset(gone), ends)
         return committer.commit(mls, self.own, change, wanted.intents, self._services.random)
@@ -306,7 +306,7 @@ class Writer:
         return 0.0
 
 
-def _takes_away(before: GroupPolicy, after: GroupPolicy) -> bool:
+def takes_away(before: GroupPolicy, after: GroupPolicy) -> bool:
     """Whether somebody may no longer write, or be here."""
     return bool(
         set(after.barred) - set(before.barred)
