@@ -79,6 +79,25 @@ async def test_nothing_of_a_removed_member_is_taken_behind_the_fence_by_any_read
     assert await seen(late, 6, refused=4) == (expected[0], [*expected[1], ("removed_sender", again[0])])
 
 
+async def test_a_removed_member_reads_nothing_that_is_sealed_after_its_removal_and_what_was_before_as_ever(
+    realm: Realm, cast: Cast, raw: Client
+) -> None:
+    await realm.stream(raw)
+    ops, writer, reader = await cast.all("ops", "writer-1", "reader-1", policy=skipping(realm))
+    await ops.publish(1)
+    old = OldState(realm, "writer-1")
+    await ops.group.remove(WRITER)
+    await together(ops, reader)
+    await until(lambda: writer.group.state == "removed", "it reads its removal")
+    await ops.publish(2)
+    await ops.group.rotate()
+    await ops.publish(3)
+    assert await seen(writer, 1, refused=2) == ([1], [("not_a_member_at_epoch", 2), ("not_a_member_at_epoch", 3)])
+    assert await seen(reader, 3, refused=0) == ([1, 2, 3], [])
+    sealed = [(await raw.jetstream().get_msg(realm.topic, position)).data or b"" for position in (1, 2, 3)]
+    assert await old.opened(sealed) == ["opened", "epoch_not_reached", "epoch_not_reached"]
+
+
 async def test_an_old_record_of_one_that_may_no_longer_write_is_refused_behind_the_fence_and_it_reads_on(
     realm: Realm, cast: Cast, raw: Client
 ) -> None:
