@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from broker_crypto.cli.demo_story import Result, tell
+from broker_crypto.cli.demo_stage import Result
+from broker_crypto.cli.demo_story import tell
 from broker_crypto.cli.output import Output, machine_readable, no
 from broker_crypto.errors import NotBuilt
 
@@ -22,7 +23,8 @@ def command(out: Output, broker: str, records: int) -> None:
     """Show the whole thing on a real broker, started for it on this machine and ended with it.
 
     Four agents, each a process of its own, form a group; one is killed in mid-stream, one comes late, records are tampered
-    with, moved and replayed, and the broker's files are searched for what was written.
+    with, moved and replayed; one loses its state folder, one leaves, one is robbed and removed, and whoever robbed it tries
+    every key; and the broker's files are searched for what was written.
 
     \b
     Example:
@@ -62,7 +64,7 @@ async def _interruptible(out: Output, folder: Path, records: int) -> Result:
 def _show(out: Output, result: Result) -> None:
     out.say("")
     rows: list[tuple[str, str]] = [("published", f"{result.published:,}")]
-    rows += [(f"read by {name}", f"{count:,}") for name, count in result.read.items()]
+    rows += [(f"read by {name}", f"{count:,}") for name, count in result.as_object()["read"].items()]
     rows += [
         ("lost", str(result.lost)),
         ("duplicates", f"{result.duplicates:,}"),
@@ -70,6 +72,7 @@ def _show(out: Output, result: Result) -> None:
         ("records/s, sealed and acknowledged", f"{result.records_per_s:,.0f}"),
         ("bytes added a record", f"{result.overhead_bytes:.0f}"),
         *((f"refused: {code}", f"{count:,}") for code, count in sorted(result.refused.items())),
+        ("new orders open to who was removed", result.removed_member),
         ("orders found in the broker's files", "some" if result.plaintext_found_in_broker else "none"),
         ("control records found there", f"{result.control_found} of {result.control}"),
     ]

@@ -15,10 +15,12 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from broker_crypto import Agent
-from broker_crypto.records import EpochChanged, Joined, LockedOut, Marked, Refused
+from broker_crypto.cli.demo_loot import Loot
+from broker_crypto.errors import BrokerCryptoError
+from broker_crypto.records import EpochChanged, Joined, LockedOut, Marked, MemberLeft, Refused
 
 if TYPE_CHECKING:
     from broker_crypto_nats import SecureJetStream
@@ -40,7 +42,7 @@ class Worker:
     """Carries out one command after another; reading goes on beside them."""
 
     def __init__(self, name: str, folder: Path, agent: Agent, js: SecureJetStream, raw: Any) -> None:
-        self.name, self.agent, self.js, self.raw = name, agent, js, raw
+        self.name, self.folder, self.agent, self.js, self.raw = name, folder, agent, js, raw
         self.ledger_path = folder / f"{name}.ledger"
         self.ledger = os.open(self.ledger_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self.refused: Counter[str] = Counter()
@@ -50,6 +52,7 @@ class Worker:
         agent.on(Refused, lambda event: self.refused.update((event.code,)))
         agent.on(Marked, lambda event: self.marked.update(("duplicate",) if event.duplicate else ("gap",)))
         agent.on(EpochChanged, lambda event: say(event="epoch", epoch=event.epoch, by=event.committer))
+        agent.on(MemberLeft, lambda event: say(event="gone", epoch=event.epoch, who=event.identity))
         agent.on(Joined, lambda event: say(event="joined", epoch=event.epoch, leaf=event.leaf, founded=event.founded))
         agent.on(LockedOut, lambda event: say(event="locked_out", epoch=event.epoch, reason=event.reason))
 
@@ -59,7 +62,8 @@ class Worker:
         return {"epoch": group.epoch, "leaf": group.leaf, "members": len(group.members)}
 
     async def epoch(self) -> dict[str, Any]:
-        return {"epoch": self.agent.groups["orders"].epoch}
+        group = self.agent.groups["orders"]
+        return {"epoch": group.epoch, "state": group.state, "members": len(group.members)}
 
     async def publish(self, first: int, count: int) -> dict[str, Any]:
         start = time.monotonic()
@@ -76,6 +80,29 @@ class Worker:
     async def rotate(self) -> dict[str, Any]:
         await self.agent.groups["orders"].rotate()
         return await self.epoch()
+
+    async def remove(self, who: str) -> dict[str, Any]:
+        await self.agent.groups["orders"].remove(f"agent://demo/{who}")
+        return await self.epoch()
+
+    async def leave(self) -> dict[str, Any]:
+        """How many keys of the group the own folder holds before and after it has left."""
+        before = await self._keys()
+        await self.agent.groups["orders"].leave()
+        return {"before": before, "after": await self._keys()}
+
+    async def _keys(self) -> int:
+        loot = Loot("orders")
+        await loot.rob(self.folder / "state" / "demo" / self.name / "state.db", self.folder / "keys" / "store.key")
+        return len(loot)
+
+    async def try_to_publish(self) -> dict[str, Any]:
+        """What one more order ends in: the code of the error, "" for none."""
+        try:
+            await self.js.publish(f"orders.{self.name}", order(self.name, 0))
+        except BrokerCryptoError as error:
+            return {"refusal": error.code}
+        return {"refusal": ""}
 
     async def read(self, ack_wait: float) -> dict[str, Any]:
         from nats.js.api import ConsumerConfig
@@ -145,7 +172,13 @@ def say(**what: Any) -> None:
     sys.stdout.flush()
 
 
-async def obey(worker: Worker, stdin: asyncio.StreamReader) -> None:
+class Player(Protocol):
+    """Who is told what to do: each command is a method."""
+
+    async def stop(self) -> None: ...
+
+
+async def obey(worker: Player, stdin: asyncio.StreamReader) -> None:
     """Commands until `stop` or the end of stdin: whoever started this process is gone then, and what is under way is given up."""
     under_way: asyncio.Task[None] | None = None
     while line := await stdin.readline():
@@ -160,7 +193,7 @@ async def obey(worker: Worker, stdin: asyncio.StreamReader) -> None:
     await worker.stop()
 
 
-async def carry_out(worker: Worker, name: str, details: dict[str, Any]) -> None:
+async def carry_out(worker: Player, name: str, details: dict[str, Any]) -> None:
     try:
         result = await getattr(worker, name)(**details)
     except Exception as error:  # told to whoever started it, who ends the demo
@@ -169,16 +202,20 @@ async def carry_out(worker: Worker, name: str, details: dict[str, Any]) -> None:
         say(done=name, **result)
 
 
-async def run(folder: Path, name: str, url: str) -> None:
+async def connect(url: str) -> Any:
+    """The demo's server is there, or the demo is over."""
     import nats
 
+    return await nats.connect(url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1)
+
+
+async def run(folder: Path, name: str, url: str) -> None:
     from broker_crypto_nats import SecureNats
 
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     async with Agent.open(folder / "policy.yaml", identity=f"agent://demo/{name}") as agent:
-        # The demo's server is there, or the demo is over.
-        raw = await nats.connect(url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.1)
+        raw = await connect(url)
         client = SecureNats(raw, agent)
         await obey(Worker(name, folder, agent, client.jetstream(), raw), stdin)
         await client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -66,12 +67,25 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
     make_key_file(folder / "keys" / "store.key")
 
 
-class Actor:
-    """One agent's process. What it reports by itself is told as it comes."""
+def copy_of(folder: Path, name: str, into: Path) -> None:
+    """All that the machine of one agent has to do with the demo: policy, certificates, its key, the store key and its state."""
+    for part in ("ca.pem", "policy.yaml", "keys/store.key", f"keys/demo/{name}.key", f"keys/demo/{name}.pem"):
+        (into / part).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy2(folder / part, into / part)
+    shutil.copytree(state_of(folder, name), state_of(into, name))
 
-    def __init__(self, name: str, folder: Path, say: Callable[[str], None]) -> None:
+
+def state_of(folder: Path, name: str) -> Path:
+    """The state folder of an agent."""
+    return folder / "state" / "demo" / name
+
+
+class Actor:
+    """One process: an agent's, or the thief's. What it reports by itself is told as it comes."""
+
+    def __init__(self, name: str, folder: Path, say: Callable[[str], None], *, module: str = "demo_agent") -> None:
         self.name = name
-        self._folder, self._say = folder, say
+        self._folder, self._say, self._module = folder, say, module
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -83,7 +97,7 @@ class Actor:
         self._answers = asyncio.Queue()
         with (self._folder / f"{self.name}.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "broker_crypto.cli.demo_agent", str(self._folder), self.name, url),
+                *(sys.executable, "-m", f"broker_crypto.cli.{self._module}", str(self._folder), self.name, url),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -113,6 +127,8 @@ class Actor:
             self._say(f"{self.name} joined as leaf {told['leaf']}: epoch {told['epoch']}")
         elif kind == "locked_out":
             self._say(f"{self.name} was locked out of epoch {told['epoch']} ({told['reason']}) and comes back")
+        elif kind == "gone" and self.name == "ops":
+            self._say(f"  {told['who']} is no member from epoch {told['epoch']} on")
         elif kind == "epoch" and self.name == "ops" and told["epoch"]:
             self._say(f"  epoch {told['epoch']} began, by a commit of {told['by']}")
 
@@ -145,11 +161,11 @@ class Actor:
         while (await self.ask("epoch"))["epoch"] < epoch:  # noqa: ASYNC110  another process is asked
             await asyncio.sleep(0.02)
 
-    async def reads_out(self, count: int) -> dict[str, Any]:
-        """Its report once it has read `count` different records and both attacks, or has stood still for 5 s."""
+    async def reads_out(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Its report once it holds what is awaited, or has stood still for 5 s."""
         report = await self.ask("report")
         still = 0
-        while still < 20 and not _complete(report, count):
+        while still < 20 and not holds(report):
             await asyncio.sleep(0.25)
             before, report = report, await self.ask("report")
             still = still + 1 if report == before else 0
@@ -179,8 +195,3 @@ class Actor:
         if self._listening is not None:
             await self._listening
         self._process = None
-
-
-def _complete(report: dict[str, Any], count: int) -> bool:
-    refused, marked = report["refused"], report["marked"]
-    return bool(report["unique"] >= count and refused.get("tampered") and refused.get("relocated") and marked.get("duplicate"))

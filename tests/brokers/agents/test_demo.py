@@ -24,6 +24,7 @@ PROMISED = {
     "refused",
     "plaintext_found_in_broker",
     "control_found",
+    "removed_member_could_read",
     "ok",
 }
 
@@ -79,11 +80,13 @@ async def test_the_demo_keeps_its_promises_and_says_so_in_one_object(tmp_path: P
     assert process.returncode == 0, told
     assert told.keys() == PROMISED
     assert told["ok"] is True
-    assert (told["published"], told["lost"], told["plaintext_found_in_broker"]) == (2000, 0, False)
-    assert told["read"] == {"ops": 2000, "checkout": 2000, "billing": 2000, "audit": 1000}
-    assert told["refused"] == {"tampered": 4, "relocated": 4, "not_a_member_at_epoch": 1000}
+    assert (told["published"], told["lost"], told["plaintext_found_in_broker"]) == (2610, 0, False)
+    assert told["read"] == {"ops": 2610, "checkout": 2510, "billing": 2610, "audit": 1200}
+    early, unread, forged = 1000, 100, 10  # to audit, which came late; to checkout, once removed; to ops and billing, by the thief
+    assert told["refused"] == {"tampered": 4, "relocated": 4, "not_a_member_at_epoch": early + unread, "removed_sender": 2 * forged}
+    assert told["removed_member_could_read"] is False
     assert told["control_found"] == 100
-    assert told["epochs"] == 5
+    assert told["epochs"] == 9
     assert told["records_per_s"] > 0
     assert 100 < told["overhead_bytes"] < 400
     assert running(tmp_path) == {}
