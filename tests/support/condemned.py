@@ -206,7 +206,7 @@ async def leave(life: Life) -> None:
         await life.publish()
         await life.phase("leave")
         await life.group.leave()
-        life.calls.phase = "close"
+        await life.phase("close")
     life.calls.phase = "start again"
     async with life.running():
         while not life.loop._loaded:
