@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim import mutations
 from tests.sim.simulation import Simulation
 
 SEEDS = 200
@@ -21,3 +22,10 @@ def test_a_seed_plays_the_same_run_each_time() -> None:
         second.run()
         assert first.history == second.history
         assert len(first.history) > 50
+
+
+@pytest.mark.parametrize("mutation", mutations.ALL, ids=lambda mutation: mutation.__name__)
+def test_a_change_for_the_worse_is_caught_by_a_rule(mutation: mutations.Mutation) -> None:
+    seed, rule = mutations.CAUGHT[mutation.__name__]
+    assert seed < SEEDS  # without the change it is clean
+    assert mutations.caught(mutation, seed) == rule
