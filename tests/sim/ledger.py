@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -66,6 +67,13 @@ class Follower:
         last = self.read[-1].position if self.read else -1
         for entry in self.broker.behind(last):
             self._one(entry)
+
+    def as_it_was(self) -> Follower:
+        """One that has read the log as it was, and reads on whatever it becomes: what an agent does that has not compared yet."""
+        other = copy(self)
+        other.read, other.epochs, other.ended = list(self.read), dict(self.epochs), dict(self.ended)
+        other.said = {seen: list(said) for seen, said in self.said.items()}
+        return other
 
     def begin_anew(self) -> None:
         """The log is another one: what it said before stays said."""

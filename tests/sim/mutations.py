@@ -33,7 +33,7 @@ CAUGHT: dict[str, tuple[int, str]] = {
     "fences_are_ignored": (2, "a_record_opens_or_is_refused_by_name"),
     "a_path_is_sealed_to_keys_of_the_removed_leaf_too": (3, "a_removed_leaf_enters_nothing_behind_its_removal"),
     "bars_are_not_checked": (2, "nobody_barred_or_revoked_is_in"),
-    "a_copy_is_never_noticed": (7, "one_of_two_copies_stops"),
+    "a_copy_is_never_noticed": (7, "everybody_is_at_the_head_together"),
     "the_record_of_the_own_epoch_is_not_compared": (63, "everybody_is_at_the_head_together"),
     "a_verdict_depends_on_a_secret": (2, "the_chain_is_a_function_of_the_log"),
     "an_own_commit_is_not_judged": (15, "the_chain_is_a_function_of_the_log"),

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 FATES = ("lose_ack", "late", "never", "duplicate", "again", "refuse")
-LOG_TROUBLES = ("cut", "regrown", "forked", "made anew", "trimmed")
+LOG_TROUBLES = ("cut", "regrown", "forked", "made anew", "trimmed", "rewritten")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from broker_crypto import errors
 from broker_crypto.crypto import AuthenticationFailed
 from broker_crypto.delivery import plan, state
 from broker_crypto.delivery.deltas import Delta
+from broker_crypto.delivery.group_policy import identity_of, key_of
 from broker_crypto.delivery.membership import LEFT, MEMBER, Membership
 from broker_crypto.errors import MalformedInput, RecordRefused, RemovedSender
 from broker_crypto.mls.group import Group
@@ -68,6 +69,15 @@ def an_epoch_has_one_authenticator(sim: Simulation, life: Life) -> None:
     if mls is not None:
         known = sim.authenticators.setdefault(mls.public.context.encode(), mls.epoch_authenticator)
         must(known == mls.epoch_authenticator, f"two authenticators of epoch {mls.public.epoch}")
+
+
+def nobody_barred_or_revoked_is_in(sim: Simulation, life: Life) -> None:
+    """From the epoch on that bars an identity or revokes a key, until one that lifts it."""
+    chain = life.loop.member.chain
+    if chain is not None and (chain.policy.barred or chain.policy.revoked):
+        for leaf, node in chain.public.tree.leaves():
+            must(identity_of(node) not in chain.policy.barred, f"leaf {leaf} of epoch {chain.epoch} is barred")
+            must(key_of(node) not in chain.policy.revoked, f"leaf {leaf} of epoch {chain.epoch} is revoked")
 
 
 def each_epoch_is_held_missed_or_anothers(sim: Simulation, life: Life, view: GroupView) -> None:

@@ -39,6 +39,7 @@ class Simulation:
         self.history: list[str] = []
         self.broker = SimBroker(self.clock, compare_and_set=self.profile.compare_and_set)
         self.followers: dict[SimBroker, Follower] = {}
+        self.unaware: list[Follower] = []  # followers of a log that was rewritten behind them
         self.nodes: list[Node] = []
         self.copied: list[tuple[Node, Node]] = []
         self.faulty = True
@@ -68,6 +69,9 @@ class Simulation:
     def _followed(self) -> Iterator[Follower]:
         for broker in {self.broker: None, **{node.broker: None for node in self.nodes}}:
             yield self.follower(broker)
+        for follower in self.unaware:
+            follower.follow()
+            yield follower
 
     def ended(self) -> list[Ended]:
         """The commits that ended an epoch in any log."""
@@ -182,6 +186,7 @@ class Simulation:
             self.check(rules.the_chain_is_a_function_of_the_log, life)
             self.check(rules.memory_never_precedes_the_store, life)
             self.check(rules.an_epoch_has_one_authenticator, life)
+            self.check(rules.nobody_barred_or_revoked_is_in, life)
         view = life.agent._running[GROUP].view
         if view is not life.seen_view and view.current >= 0:
             life.seen_view = view

@@ -289,7 +289,35 @@ class Troubles:
             sim.broker.roll_back(GROUP, self.dice.choice(entries[-4:]).position)
         elif what == "made anew":
             sim.broker.recreate(GROUP)
+        elif what == "rewritten":
+            sim.later(self._rewrite())
         if what in ("cut", "regrown", "made anew"):
             sim.follower(sim.broker).begin_anew()
         if what == "trimmed" and entries:
             sim.broker.trim(GROUP, self.dice.choice(entries).position + 1)
+
+    async def _rewrite(self) -> None:
+        """A broker comes back with another record in the place of the commit that made the newest epoch, and all behind it."""
+        broker, follower = self.sim.broker, self.sim.follower(self.sim.broker)
+        for _ in range(20):
+            self._put(b"junk")
+            await asyncio.sleep(3.0)
+            follower.follow()
+            made = [ended.entry.position for ended in follower.ended.values()]
+            there = [entry.position for entry in broker.entries(GROUP)]
+            if made and made[-1] in there[:-1]:
+                break
+        else:
+            return
+        for node in self.sim.nodes:
+            node.offline = True
+        broker.wake()
+        await asyncio.sleep(8.0)
+        follower.follow()
+        made = [ended.entry.position for ended in follower.ended.values()]
+        self.sim.note(None, f"the record at {made[-1]} is rewritten")
+        self.sim.unaware.append(follower.as_it_was())
+        broker.replace(GROUP, made[-1], record=b"rewritten")
+        follower.begin_anew()
+        for node in self.sim.nodes:
+            node.offline = False
