@@ -135,7 +135,7 @@ class Worker:
             os.write(self.ledger, entries)
             for message in messages:
                 await message.ack()
-            if self.done // 1000 != (self.done + len(messages)) // 1000:
+            if self.done // 100 != (self.done + len(messages)) // 100:
                 say(event="read", count=self.done + len(messages))
             self.done += len(messages)
 
