@@ -10,24 +10,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker_crypto import Agent, errors, parts, policy
 from broker_crypto.cli.output import Output, no
 from broker_crypto.cli.reach import Found, beside, log_broker, reached
 from broker_crypto.delivery import fences, plan
-from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.membership import LEFT, Membership
 from broker_crypto.delivery.reading import read_member
 from broker_crypto.delivery.state import INTENT, Intent, prefix
 from broker_crypto.delivery.views import closed_by
-from broker_crypto.records import TopicFacts
+from broker_crypto.records import Row, TopicFacts
 from broker_crypto.storage.port import StateStore
 
 SETTLED_SECONDS = 60.0  # how long a command waits for its intent before it says that it goes on waiting
 HOPELESS_SECONDS = 3.0  # how long something must be in the way before it is believed: what the store says may be about to change
-WITHDRAWN = "withdrawn"  # why an intent ended that its command gave up
 
 REFUSALS = {
     "own_leaf": "an admin cannot take itself away; another admin does, or `group leave`",
@@ -106,7 +104,8 @@ async def _by_itself(out: Output, agent: Agent, found: Found, wish: Wish, *, bro
         await brokers.check_ends(wish.ends)
         waiting = _Waiting(store, found, wish)
         await waiting.put()  # before the group is followed: who wants to leave does not join first
-        waiting.group = agent.follow(found.section.name)
+        waiting.agent = agent
+        agent.follow(found.section.name)
         for connection in brokers.connections.values():
             agent.attach(connection)
         try:
@@ -179,23 +178,19 @@ def _epoch(member: Membership) -> int | None:
 
 async def _put(store: StateStore, group: str, wish: Wish) -> bytes:
     intent = Intent(parts.fresh_id(), wish.kind, time.time_ns() // 1_000_000, wish.delta)
-    await _write(store, group, intent)
-    return intent.id
-
-
-async def _write(store: StateStore, group: str, intent: Intent) -> None:
     async with store.transaction() as tx:
         await tx.put(INTENT, prefix(group) + intent.id, intent.encode())
+    return intent.id
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """Waits for one intent. `group` is that of an own agent, None beside a running one."""
+    """Waits for one intent. `agent` is an own one, None beside one that runs elsewhere."""
 
     store: StateStore
     found: Found
     wish: Wish
-    group: Group | None = None
+    agent: Agent | None = None
     intent: bytes = b""
     _since: dict[str, float] = field(default_factory=dict)
 
@@ -203,7 +198,10 @@ class _Waiting:
         self.intent = await _put(self.store, self.found.name, self.wish)
 
     async def outcome(self, out: Output) -> Outcome:
-        """Raises GroupError where it was refused, and what keeps it from ever being carried out; the intent is then withdrawn."""
+        """Raises GroupError where it was refused, and what keeps it from being carried out.
+
+        The intent is then taken back, but not from an agent that runs elsewhere: beside it only new ones are written.
+        """
         if not self.intent:
             await self.put()
         with out.waiting("waiting for the group's log"):
@@ -223,10 +221,13 @@ class _Waiting:
                 looked = time.monotonic()
                 await self._raise_if_hopeless()
             await asyncio.sleep(0.1)
-        trouble = self.group.trouble if self.group is not None else None
+        trouble = self._trouble()
         if trouble is not None:
             await self._give_up(trouble)
         return False
+
+    def _trouble(self) -> errors.BrokerCryptoError | None:
+        return self.agent.groups[self.found.name].trouble if self.agent is not None else None
 
     async def _row(self) -> Intent | None:
         async with self.store.transaction() as tx:
@@ -235,8 +236,7 @@ class _Waiting:
 
     async def _raise_if_hopeless(self) -> None:
         member = await read_member(self.store, self.found.name)
-        trouble = self.group.trouble if self.group is not None else None
-        met = [e for e in (trouble, _closed(member, self.found.identity, self.wish.kind)) if e is not None]
+        met = [e for e in (self._trouble(), _closed(member, self.found.identity, self.wish.kind)) if e is not None]
         hopeless = {str(e): e for e in met if not e.retriable or _at_a_topic(e)}
         now = time.monotonic()
         self._since = {what: self._since.get(what, now) for what in hopeless}
@@ -245,10 +245,12 @@ class _Waiting:
                 await self._give_up(error)
 
     async def _give_up(self, error: errors.BrokerCryptoError) -> None:
-        intent = await self._row()
-        if intent is None:
+        if await self._row() is None:
             return  # it was carried out after all, which is seen next
-        await _write(self.store, self.found.name, replace(intent, refused=WITHDRAWN))
+        if self.agent is not None:
+            await self.agent.durable([Row(INTENT, prefix(self.found.name) + self.intent, None)])
+        else:
+            error.fields["still_asked_as"] = self.intent.hex()
         raise with_cure(error) if isinstance(error, errors.BrokerUnavailable) and _at_a_topic(error) else error
 
 

@@ -14,6 +14,7 @@ from broker_crypto import parts, policy
 from broker_crypto.delivery.chain import Chain
 from broker_crypto.delivery.handle import Group
 from broker_crypto.delivery.membership import Membership
+from broker_crypto.delivery.ports import GroupLog
 from broker_crypto.delivery.reading import read_group, read_member
 from broker_crypto.delivery.resetting import chain_of
 from broker_crypto.delivery.views import HALTS
@@ -93,21 +94,25 @@ async def head_of(loaded: policy.Policy, name: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A group before something is asked of it: what the store says, and what the log's head does (None: not founded, not known)."""
+    """A group before something is asked of it: what the store says, and what the log's head does (None: not founded, not known).
+
+    `away` is why the log's broker could not be reached: `chain` is then what the store says.
+    """
 
     section: GroupSection
     identity: str
     member: Membership
     chain: Chain | None
+    away: BrokerUnavailable | None = None
 
     @property
     def name(self) -> str:
         return self.section.log_name
 
     def require_chain(self) -> Chain:
-        """What the head says. GroupError where nobody knows."""
+        """What the head says. Raises why nobody knows."""
         if self.chain is None:
-            raise GroupError("the group's log holds no founding, or is out of reach", group=self.name)
+            raise self.away or GroupError("the group's log holds no founding", group=self.name)
         return self.chain
 
     def raise_if_stopped(self) -> None:
@@ -122,23 +127,25 @@ async def look(loaded: policy.Policy, name: str) -> Found:
     section = loaded.group(name)
     async with beside(loaded) as store:
         member = await read_member(store, section.log_name) if store is not None else Membership(section.log_name)
-    return Found(section, own_identity(loaded), member, await _chain_at_head(loaded, section, member))
-
-
-async def _chain_at_head(loaded: policy.Policy, section: GroupSection, member: Membership) -> Chain | None:
-    """Read from the log where the store is behind it; what the store says where the log cannot be read."""
     broker = log_broker(loaded, section)
-    if broker is None:
-        return member.chain
+    chain, away = member.chain, None
+    if broker is not None:
+        try:
+            async with reached(loaded, broker.name) as connection:
+                chain = await _chain_at_head(connection.group_log(broker.replicas), section, member)
+        except BrokerUnavailable as error:
+            away = error
+    return Found(section, own_identity(loaded), member, chain, away)
+
+
+async def _chain_at_head(log: GroupLog, section: GroupSection, member: Membership) -> Chain | None:
+    """Read from the log where the store is behind it; what the store says where the log is not there or has lost its beginning."""
     try:
-        async with reached(loaded, broker.name) as connection:
-            log = connection.group_log(broker.replicas)
-            try:
-                await log.open(section.log_name, create=False)
-                if member.cursor is not None and member.cursor.last.position + 1 == await log.head():
-                    return member.chain
-                return await chain_of(log, section.log_name)
-            finally:
-                await log.close()
+        await log.open(section.log_name, create=False)
+        if member.cursor is not None and member.cursor.last.position + 1 == await log.head():
+            return member.chain
+        return await chain_of(log, section.log_name)
     except (BrokerUnavailable, GroupError):
         return member.chain
+    finally:
+        await log.close()
