@@ -58,13 +58,17 @@ class Own:
         """Whether the certificate is another one than that of the leaf."""
         return leaf is not None and leaf.credential.certificates != self.chain
 
-    def admitted(self, policy: GroupPolicy) -> bool:
-        """Whether `policy`, validity aside, counts this identity with this chain."""
+    def refusal(self, policy: GroupPolicy) -> str | None:
+        """The rule by which `policy`, validity aside, does not count this identity with this chain; None where it does."""
         try:
             profile.check_chain(self.chain, policy.anchors, None, frozenset(policy.revoked))
-        except PeerError:
-            return False
-        return policy.role_of(self.identity) is not None
+        except PeerError as error:
+            return str(error.fields.get("rule", error.code))
+        return None if policy.role_of(self.identity) is not None else "role"
+
+    def admitted(self, policy: GroupPolicy) -> bool:
+        """Whether `policy`, validity aside, counts this identity with this chain."""
+        return self.refusal(policy) is None
 
 
 @dataclass(frozen=True, slots=True)

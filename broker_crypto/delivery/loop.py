@@ -103,7 +103,8 @@ class GroupLoop:
         if unread and (error is None or isinstance(error, errors.MayNotWrite)):
             error = errors.GroupNotReady(group=self.group, missing="the group's log to be read to its head")
         if isinstance(error, errors.GroupNotReady):
-            refused_for = self.writer.appends.refused_for
+            chain = self.member.chain
+            refused_for = self.writer.appends.refused_for or (chain and self.own.refusal(chain.policy))
             held_up = trouble or (refused_for and f"it would be refused: {refused_for}")
             if held_up:
                 return errors.GroupNotReady(group=self.group, missing=f"{error.fields['missing']}; {held_up}")
@@ -301,9 +302,7 @@ class GroupLoop:
 
     async def _open(self, log: GroupLog) -> None:
         self._log_id = await log.open(self.group, create=True)
-        cursor = self.member.cursor
-        if cursor is not None:
-            await self._comparison.at_open(log, self._log_id, cursor)
+        await self._comparison.at_open(log, self._log_id, self.member)
         self._opened = self._log is log
 
     async def _read(self, log: GroupLog) -> None:
