@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 FATES = ("lose_ack", "late", "never", "duplicate", "again", "refuse")
 LOG_TROUBLES = ("cut", "regrown", "forked", "made anew", "trimmed", "rewritten")
@@ -31,7 +31,6 @@ class Profile:
     clocks: bool
     log_trouble: str | None
     rights: bool
-    weights: dict[str, float] = field(default_factory=dict)
 
     def told(self) -> str:
         """One line of it."""

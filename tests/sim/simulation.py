@@ -15,7 +15,7 @@ from broker_crypto.records import Behind, Event, Opened
 from broker_crypto.testing import FakeClock, SeededRandom
 from tests.sim import clockwork, profile, rules
 from tests.sim.broker import Published, SimBroker, Truth
-from tests.sim.cast import GROUP, NAMES, NEWCOMER
+from tests.sim.cast import GROUP, NEWCOMER
 from tests.sim.ledger import Ended, Follower, Ledger, Said
 from tests.sim.life import Life
 from tests.sim.node import Node, Reading
@@ -26,7 +26,7 @@ LANDED = 100.0  # s after which no append is on its way any more
 
 
 class Simulation:
-    """`sound`: no fault any more. `log_is_sound`: nobody was ever shown another log than the others."""
+    """`faulty`: faults are still drawn. `log_is_sound`: nobody was ever shown another log than the others."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -49,7 +49,6 @@ class Simulation:
         self.authenticators: dict[bytes, bytes] = {}
         self.epoch_ids: dict[int, bytes] = {}
         self.secrets: dict[tuple[bytes, int], list[Group]] = {}
-        self.delivered_count = 0
         self._number = 0
         self._later: list[asyncio.Task[None]] = []
 
@@ -80,9 +79,6 @@ class Simulation:
 
     def living(self) -> list[Node]:
         return [node for node in self.nodes if node.alive]
-
-    def node(self, label: str) -> Node:
-        return next(node for node in self.nodes if node.label == label)
 
     def was_member(self, node: Node, truth: Truth) -> bool | None:
         """Whether the node's key was in the tree of the record's epoch; None where there were several logs."""
@@ -207,7 +203,6 @@ class Simulation:
         self.check(rules.no_key_and_nonce_twice)
 
     def delivered(self, node: Node, life: Life, reading: Reading, record: Published, result: Any) -> None:
-        self.delivered_count += 1
         if not isinstance(result, Opened | Behind):
             self.note(node, f"refuses record {record.truth.number} of epoch {record.truth.epoch}: {result.code}")
         self.check(rules.a_record_opens_or_is_refused_by_name, node, record, result)
@@ -324,7 +319,3 @@ class Simulation:
         for node in others:
             await node.start()
         await self._rest()
-
-
-def names(count: int) -> tuple[str, ...]:
-    return NAMES[:count]
