@@ -94,17 +94,26 @@ async def test_the_demo_keeps_its_promises_and_says_so_in_one_object(tmp_path: P
 
 
 MOMENTS = {"at the start": b"a nats-server with JetStream runs", "in mid-stream": b"ops and checkout publish"}
-STARTED = {"at the start": 2, "in mid-stream": 5}  # the demo, its server and so many agents
+STARTED = {"at the start": 2, "in mid-stream": 5, "beside the thief": 6}  # the demo, its server and so many agents
 
 
 @pytest.mark.parametrize("when", MOMENTS)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 async def test_a_demo_that_is_ended_leaves_no_process_behind(tmp_path: Path, how: signal.Signals, when: str) -> None:
-    async with demo(tmp_path) as process:
+    await ended_at(tmp_path, how, MOMENTS[when], STARTED[when])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
+async def test_a_demo_that_is_ended_beside_its_thief_leaves_no_process_behind(tmp_path: Path, how: signal.Signals) -> None:
+    await ended_at(tmp_path, how, b"a thief copied", STARTED["beside the thief"], "--records", "1000")
+
+
+async def ended_at(tmp_path: Path, how: signal.Signals, moment: bytes, started: int, *arguments: str) -> None:
+    async with demo(tmp_path, *arguments) as process:
         assert process.stdout is not None
-        while MOMENTS[when] not in (line := await process.stdout.readline()):
+        while moment not in (line := await process.stdout.readline()):
             assert line, "it ended by itself"
-        assert len(running(tmp_path)) >= STARTED[when]
+        assert len(running(tmp_path)) >= started
         process.send_signal(how)
         rest = await asyncio.wait_for(process.stdout.read(), 20)
         await asyncio.wait_for(process.wait(), 20)
