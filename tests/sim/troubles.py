@@ -9,7 +9,7 @@ from broker_crypto.delivery import state
 from broker_crypto.delivery.deltas import Delta
 from broker_crypto.delivery.handle import Group
 from tests.sim.cast import GROUP, NAMES, uri
-from tests.support.saboteur import LIES, wrong_commit
+from tests.support.lies.secret import LIES, wrong_commit
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
