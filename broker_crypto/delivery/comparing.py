@@ -1,12 +1,21 @@
-"""Whether a log is still the one that was read: its identity, the cursor's own record, the record that made our epoch."""
+"""Whether a log is still the one that was read: its identity, the cursor's own record, the record that made our epoch.
+
+And whether the state is the one that was stored with the cursor: who can write the store's file can put an old row back, which
+opens as well as it ever did, and would have its member seal in an epoch that is over.
+"""
 
 from __future__ import annotations
 
+import hmac
+
 from broker_crypto import limits
-from broker_crypto.delivery.membership import Cursor, Seen
+from broker_crypto.delivery.log_records import GroupRecord
+from broker_crypto.delivery.membership import Cursor, Membership, Seen
 from broker_crypto.delivery.plan import FOREVER
 from broker_crypto.delivery.ports import GroupLog
-from broker_crypto.errors import BrokerUnavailable, LogRolledBack
+from broker_crypto.errors import BrokerUnavailable, LogRolledBack, StateCorrupt
+from broker_crypto.mls.framing import MLSMessage
+from broker_crypto.mls.group_info import GroupInfo
 from broker_crypto.records import Clock, LogEntry
 
 
@@ -27,12 +36,19 @@ class Comparison:
         """Something looked odd: compare soon."""
         self._doubted = True
 
-    async def at_open(self, log: GroupLog, identity: str, cursor: Cursor) -> None:
-        """The log's identity, and both records of the cursor."""
+    async def at_open(self, log: GroupLog, identity: str, member: Membership) -> None:
+        """The log's identity, both records of the cursor, and the state: StateCorrupt where it is not what the record made."""
+        cursor = member.cursor
+        if cursor is None:
+            return
         if cursor.log != identity:
             raise LogRolledBack("the log was made anew", group=self._group)
         await self._compare(log, cursor.last)
-        await self.epoch(log, cursor)
+        if cursor.epoch is None:
+            return
+        entries = await self._compare(log, cursor.epoch)
+        if member.chain is None or not hmac.compare_digest(_info_of(entries[0].record), member.chain.info):
+            raise StateCorrupt("the state is not of the epoch that the cursor names", kind="group", key=self._group.encode() + b"\x00")
 
     async def epoch(self, log: GroupLog, cursor: Cursor | None) -> None:
         """The record that made our epoch."""
@@ -58,8 +74,10 @@ class Comparison:
         self._same(cursor.last, entries)
         return entries[1:]
 
-    async def _compare(self, log: GroupLog, seen: Seen) -> None:
-        self._same(seen, await log.read(seen.position, 1))
+    async def _compare(self, log: GroupLog, seen: Seen) -> list[LogEntry]:
+        entries = await log.read(seen.position, 1)
+        self._same(seen, entries)
+        return entries
 
     def _same(self, seen: Seen, entries: list[LogEntry]) -> None:
         if not entries:
@@ -81,3 +99,12 @@ class Comparison:
         if now - self._short_since >= self._patience:
             raise LogRolledBack("the log ends before a record that was read", group=self._group, position=seen.position)
         raise BrokerUnavailable("the log is behind what was read: a replica may be coming up", group=self._group)
+
+
+def _info_of(record: bytes) -> bytes:
+    """The GroupInfo of the epoch that a record made which counted."""
+    read = GroupRecord.decode(record)
+    if read is None:
+        return b""
+    body = MLSMessage.decode(read.message).body
+    return body.encode() if isinstance(body, GroupInfo) else read.group_info
