@@ -16,6 +16,7 @@ async def lose_state(stage: Stage) -> None:
     """The state folder of billing is deleted: it comes back with its old certificate and key, and reads on."""
     billing = stage.cast["billing"]
     stage.account("billing", await stage.read_out("billing"))
+    await stage.acknowledged("billing")  # what came again would be of epochs that it knows no more
     await billing.kill()
     shutil.rmtree(state_of(stage.folder, "billing"))
     await billing.start(stage.url)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from broker_crypto.cli.demo_agent import PRODUCERS
-from broker_crypto.cli.demo_cast import Actor
+from broker_crypto.cli.demo_cast import PATIENCE, Actor
 
 CONTROL = 100  # records of the topic that the policy says is plain
 ACK_WAIT = 3.0  # s until the broker gives a killed reader's records again
@@ -121,6 +121,13 @@ class Stage:
         result.expect(not wanted - read, f"{name} read everything it may read")
         result.expect(not read - wanted, f"{name} read nothing that it may not read")
         result.expect(report["wrong_sender"] == 0, f"every order that {name} read named its true sender")
+
+    async def acknowledged(self, name: str) -> None:
+        """Return when the broker has every acknowledgement of a reader: nothing that it has read comes again."""
+        js = self.plain.jetstream()
+        async with asyncio.timeout(PATIENCE):
+            while (await js.consumer_info("ORDERS", name)).num_ack_pending:  # noqa: ASYNC110  the broker is asked
+                await asyncio.sleep(0.02)
 
     async def last_position(self) -> int:
         """Sequence of the newest record in the stream."""
