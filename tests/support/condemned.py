@@ -230,6 +230,20 @@ async def removed(life: Life) -> None:
         life.calls.phase = ""
 
 
+async def send(life: Life) -> None:
+    """Publish without end, and rotate once meanwhile. Killed from outside, by the pid that it tells."""
+    say(pid=os.getpid())
+    async with life.running(count=False):
+        await life.agent.ready(life.topic)
+        rotating = asyncio.ensure_future(life.group.rotate())
+        while True:
+            await life.js.publish(f"{life.topic}.o.x", f"{life.identity} {life.number}".encode())
+            life.number += 1
+            say(sent=life.number)
+            if rotating.done():
+                rotating.result()
+
+
 # --- and after ----------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +297,7 @@ async def publish(life: Life, _: dict[str, Any]) -> dict[str, Any]:
 
 
 DEEDS: dict[str, Callable[[Life, dict[str, Any]], Awaitable[dict[str, Any]]]] = {"look": look, "read": read, "publish": publish}
-LIVES: dict[str, Callable[[Life], Awaitable[None]]] = {life.__name__: life for life in (found, join, remove, leave, removed, back)}
+LIVES: dict[str, Callable[[Life], Awaitable[None]]] = {life.__name__: life for life in (found, join, remove, leave, removed, send, back)}
 
 
 # --- the process that forks -----------------------------------------------------------------------------------------------
