@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import nats
 
 from broker_crypto import Agent
