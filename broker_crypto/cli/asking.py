@@ -147,10 +147,13 @@ class Brokers:
             raise with_cure(error) from None
 
     async def _describe(self, topic: str) -> list[TopicFacts]:
-        for name, error in self._missing.items():
-            if self._loaded.brokers[name].type == self._type_of(topic):
-                raise error
-        return [fact for one in self.connections.values() for fact in await one.topics().describe(topic)]
+        kind = self._type_of(topic)
+        of_kind = [name for name, broker in self._loaded.brokers.items() if broker.type == kind]
+        for name in of_kind:
+            self.require(name)
+        if not of_kind:
+            raise errors.BrokerUnavailable("the policy names no broker that could hold the topic", topic=topic)
+        return [fact for name in of_kind for fact in await self.connections[name].topics().describe(topic)]
 
     def _type_of(self, topic: str) -> str:
         rule = next((rule for rule in self._loaded.rules if rule.topic == topic), None) or self._loaded.route(topic)

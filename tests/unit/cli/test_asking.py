@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from broker_crypto import errors
+from broker_crypto import errors, policy
 from broker_crypto.cli import asking, changing, terms
 from broker_crypto.cli.asking import Wish
+from broker_crypto.cli.init import make
 from broker_crypto.cli.output import Output
 from broker_crypto.cli.reach import Found
 from broker_crypto.delivery import plan, state
@@ -268,6 +270,19 @@ async def test_a_topic_out_of_reach_is_named_with_its_cure() -> None:
         await Away.__new__(Away).check_ends(("orders",))
     assert caught.value.fields["topic"] == "orders"
     assert "--without orders" in caught.value.hint
+
+
+async def test_a_topic_for_which_there_is_no_broker_is_out_of_reach_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "acme")
+    path = tmp_path / "policy.yaml"
+    path.write_text(path.read_text() + "  - {topic: events, channel: mls, group: orders}\n")
+    monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
+    async with asking.Brokers(policy.load(path)) as brokers:
+        for topic, why in (("events", "names no broker"), ("orders", "cannot connect")):
+            with pytest.raises(errors.BrokerUnavailable) as caught:
+                await brokers.check_ends((topic,))
+            assert caught.value.fields["topic"] == topic
+            assert why in caught.value.fields["why"]
 
 
 def test_nobody_is_asked_where_the_answer_is_for_a_machine() -> None:
