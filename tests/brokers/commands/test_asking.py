@@ -324,9 +324,7 @@ async def test_an_intent_that_ended_refused_is_shown_with_its_reason(alice: Shel
         assert status["refused"][0]["reason"] in (await alice.run("group", "status", "orders"))[1]
 
 
-async def test_in_a_group_of_a_writers_founding_a_changed_file_is_applied_beside_the_agent_that_runs(
-    alice: Shell, bob: Shell
-) -> None:
+async def test_in_a_group_of_a_writers_founding_a_changed_file_is_applied_beside_the_agent_that_runs(alice: Shell, bob: Shell) -> None:
     await bob.answer("group", "rotate", "orders")  # founds: nobody else is there
     async with running(alice):
         change(alice, 'writer: ["agent://acme/*"]', 'writer: ["agent://acme/*"]\n    key_retention: 2d')
