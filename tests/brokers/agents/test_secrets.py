@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nats.aio.client import Client
 from broker_crypto import errors
 from broker_crypto.crypto import Secret
 from broker_crypto.crypto.suites import Suite
-from tests.support.agents import Cast, Realm, take, together
+from tests.support.agents import Cast, Member, Realm, take, together, until
 
 PLAINTEXT = b"only members may read this sentence"
 HEADER = "bearer-of-a-token-nobody-may-see"
@@ -75,7 +76,7 @@ def everything_of(realm: Realm) -> bytes:
 
 
 async def life(cast: Cast, realm: Realm, raw: Client, said: list[str]) -> None:
-    """Found, join, publish, read, refuse in several ways, rotate, be closed."""
+    """Found, join, publish, read, refuse in several ways, rotate, remove, revoke, leave, be closed."""
 
     def note(*things: Any) -> None:
         said.extend(text for thing in things for text in (str(thing), repr(thing)))
@@ -89,7 +90,8 @@ async def life(cast: Cast, realm: Realm, raw: Client, said: list[str]) -> None:
     (message,) = await take(subscription, 1)
     assert (message.data, message.headers["Authorization"]) == (PLAINTEXT, HEADER)
     note(message, message.security, ops.agent, ops.nc, ops.js, subscription, ops.group, ops.group.members, ops.agent.health())
-    note(ops.agent._running[realm.topic].loop.member, ops.agent._running[realm.topic].view, ops.agent.policy, ops.agent._who)
+    running = ops.agent._running[realm.topic]
+    note(running.loop.member, running.view, ops.agent.policy, ops.agent._certificate, ops.agent._certificate.who)
     stored = await js.get_msg(realm.topic, 1)
     assert stored.data is not None
     await js.publish(f"{realm.root}.o.x", stored.data[:-200] + bytes((stored.data[-200] ^ 1,)) + stored.data[-199:])
@@ -102,6 +104,25 @@ async def life(cast: Cast, realm: Realm, raw: Client, said: list[str]) -> None:
         await reader.js.publish(f"{realm.root}.o.x", PLAINTEXT)
     note(denied.value, *ops.events, *reader.events, ops.metrics, reader.metrics)
     note({name: repr(child) for name, child in vars(ops.metrics).items()})
+    await parted(cast, ops, reader, note)
+
+
+async def parted(cast: Cast, ops: Member, reader: Member, note: Callable[..., None]) -> None:
+    """One is removed, one that is gone has its key revoked, one leaves."""
+    removed, lost = await cast("writer-1"), await cast("writer-2")
+    await together(ops, reader, removed, lost)
+    await ops.group.remove(removed.agent.identity)
+    leaf = lost.group.leaf
+    await ops.group.remove(leaf=leaf)
+    await reader.group.leave()
+    await until(lambda: [m.identity for m in ops.group.members] == [ops.agent.identity], "it is alone again")
+    for member in (removed, lost, reader):
+        await until(lambda member=member: member.group.state in ("removed", "left"))
+        with pytest.raises(errors.NotAMember) as outside:
+            await member.js.publish(f"{ops.realm.root}.o.x", PLAINTEXT)
+        loop = member.agent._running[ops.realm.topic].loop
+        note(outside.value, *member.events, member.group, member.agent.health(), loop.member, loop.memory.fences, member.metrics)
+    note(ops.agent._running[ops.realm.topic].loop.memory.fences, *ops.events)
 
 
 async def test_no_secret_and_no_plaintext_shows_in_logs_errors_reprs_events_figures_or_files(
