@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from broker_crypto.errors import MalformedRecord, NotEncrypted, UnsupportedRecord
-from broker_crypto.limits import MAX_BATCH, MAX_LEAF, MAX_SEQUENCE
+from broker_crypto.limits import MAX_BATCH, MAX_LEAF, MAX_SEQUENCE, MAX_TOPIC_RECORD
 
 MAGIC = b"\xc3\x01"
 FINGERPRINT = bytes.fromhex("28071d7b7735b6ba")  # CRC-64-AVRO of the schema's canonical form, little-endian
@@ -161,8 +161,8 @@ def read_rest(data: bytes, at: int) -> Rest:  # tidy: the hot path, one pass wit
     end = at + 32 * hashes
     path = data[at:end]
     size, at = read_long(data, end)
-    if size < 1 or at + size != len(data):
-        raise MalformedRecord("the signature is empty or does not end with the record")
+    if size < 1 or at + size != len(data) or len(data) > MAX_TOPIC_RECORD:
+        raise MalformedRecord("the signature is empty or does not end with the record, or the record is too large")
     if flags & ~KNOWN_FLAGS:
         raise UnsupportedRecord("a flag that this version does not know", flags=flags)
     return tuple.__new__(Rest, (sequence, place, flags, header, ciphertext, octet >> 1, path, data[at:]))

@@ -272,3 +272,16 @@ def test_a_compressed_record_is_unsupported_and_bad_padding_comes_first() -> Non
         inner.unwrap(3, b"anything\x80")
     with pytest.raises(MalformedRecord):
         inner.unwrap(3, b"anything")
+
+
+def test_a_record_beyond_the_limit_of_the_format_is_refused_before_it_is_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {
+        "epoch": 1, "epoch_id": bytes(16), "leaf": 1, "stream": bytes(16), "sequence": 1, "place": bytes(4), "flags": 2,
+        "ciphertext": bytes(32), "batch_index": 0, "batch_path": b"", "signature": b"signed",
+    }  # fmt: skip
+    data = TOPIC_RECORD.encode(value)
+    monkeypatch.setattr(record, "MAX_TOPIC_RECORD", len(data))
+    record.read_record(data)
+    monkeypatch.setattr(record, "MAX_TOPIC_RECORD", len(data) - 1)
+    with pytest.raises(MalformedRecord):
+        record.read_record(data)
