@@ -161,8 +161,8 @@ def read_rest(data: bytes, at: int) -> Rest:  # tidy: the hot path, one pass wit
     end = at + 32 * hashes
     path = data[at:end]
     size, at = read_long(data, end)
-    if size < 1 or at + size != len(data) or len(data) > MAX_TOPIC_RECORD:
-        raise MalformedRecord("the signature is empty or does not end with the record, or the record is too large")
+    if size < 1 or at + size != len(data) or len(data) > MAX_TOPIC_RECORD:  # nothing that large ends well
+        raise MalformedRecord("the signature is empty or does not end with the record")
     if flags & ~KNOWN_FLAGS:
         raise UnsupportedRecord("a flag that this version does not know", flags=flags)
     return tuple.__new__(Rest, (sequence, place, flags, header, ciphertext, octet >> 1, path, data[at:]))

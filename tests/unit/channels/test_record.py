@@ -275,7 +275,7 @@ def test_a_compressed_record_is_unsupported_and_bad_padding_comes_first() -> Non
 
 
 def test_a_record_beyond_the_limit_of_the_format_is_refused_before_it_is_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
-    value = {
+    value: dict[str, Any] = {
         "epoch": 1, "epoch_id": bytes(16), "leaf": 1, "stream": bytes(16), "sequence": 1, "place": bytes(4), "flags": 2,
         "ciphertext": bytes(32), "batch_index": 0, "batch_path": b"", "signature": b"signed",
     }  # fmt: skip
