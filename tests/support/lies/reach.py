@@ -64,7 +64,7 @@ def switches() -> list[Switch]:  # type: ignore[type-arg]
 
 
 def reasons_in(paths: Iterable[Path]) -> set[str]:
-    """The names of rules that a source file gives: the last string in a call of refuse or _refuse, and every `rule=`."""
+    """The names of rules that a source file gives: the last string in a call of refuse or _refuse, every `rule=` and every `reason=`."""
     found: set[str] = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -75,7 +75,7 @@ def reasons_in(paths: Iterable[Path]) -> set[str]:
 
 def _named(call: ast.Call) -> set[str]:
     name = getattr(call.func, "id", getattr(call.func, "attr", ""))
-    given = [word.value for word in call.keywords if word.arg == "rule"]
+    given = [word.value for word in call.keywords if word.arg in ("rule", "reason")]
     if name in ("_refuse", "refuse") and call.args:
         given.append(call.args[1] if name == "_refuse" else call.args[0])
     return {one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)}

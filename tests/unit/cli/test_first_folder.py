@@ -17,7 +17,9 @@ from broker_crypto.wire import pem
 from tests.support import certificates as make
 from tests.unit.cli.conftest import Run
 
-NOW_MS = time.time_ns() // 1_000_000
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def held(folder: Path, name: str = "alice") -> Identity:
@@ -42,7 +44,7 @@ def test_init_makes_a_policy_with_which_two_agents_can_open(run: Run, tmp_path: 
         agent, store = found.require_agent()
         identity = held(folder, name)
         assert (identity.uri, identity.scheme) == (agent.identity, scheme)
-        assert check_chain(identity.chain, found.anchors, NOW_MS) == f"agent://acme/{name}"
+        assert check_chain(identity.chain, found.anchors, now_ms()) == f"agent://acme/{name}"
         group = found.group("orders")
         assert group.role(identity.uri) == ("admin" if name == "alice" else "writer")
         assert group.suite == suite
@@ -222,7 +224,7 @@ def test_a_pinned_ca_is_trusted_for_its_prefix_and_the_file_keeps_its_layout(mad
     found = policy.load(tmp_path / "policy.yaml", {})
     theirs = policy.load(tmp_path / "other/policy.yaml", {})
     bob = load(theirs.agent.certificate or "", theirs.agent.private_key or "", theirs.anchors)
-    assert check_chain(bob.chain, found.anchors, NOW_MS) == "agent://partner/alice"
+    assert check_chain(bob.chain, found.anchors, now_ms()) == "agent://partner/alice"
     assert made("trust", "pin", "partner.pem", "--identities", "agent://partner/", "--fingerprint", told).code == 2
 
 
