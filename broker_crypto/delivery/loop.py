@@ -231,7 +231,8 @@ class GroupLoop:
         intent = state.Intent(self._services.random(16), kind, self._services.clock.now_ms(), delta)
         async with self._services.store.transaction() as tx:
             await tx.put(state.INTENT, state.prefix(self.group) + intent.id, intent.encode())
-        self.memory.intents[intent.id] = intent
+        if intent.id not in self.memory.done:  # the loop may have read the row and done it before this task went on
+            self.memory.intents.setdefault(intent.id, intent)
         self._publish()
         self._poke.set()
         while intent.id in self.memory.intents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -53,6 +54,7 @@ class GroupMemory:
         self.staged: dict[bytes, Staged] = {}
         self.intents: dict[bytes, state.Intent] = {}
         self.stale_intents = False
+        self.done: deque[bytes] = deque(maxlen=1024)  # intents that were settled lately
 
     async def load(self, store: StateStore) -> None:
         """Read the group's rows, all or none. Raises StateCorrupt."""
@@ -253,10 +255,15 @@ class GroupMemory:
             self._keep(epoch)
         self._raise(change.fences)
         self.staged = dict(change.kept)
-        for intent in change.settled:
-            self.intents.pop(intent, None)
+        self.settle(change.settled)
         if change.halt == errors.IdentityInUse.code:
             self.intents = change.refused_intents
+
+    def settle(self, intents: Iterable[bytes]) -> None:
+        """These are done, and their rows gone."""
+        for intent in intents:
+            self.intents.pop(intent, None)
+            self.done.append(intent)
 
     # --- leaving ----------------------------------------------------------------------------------------------
 
@@ -282,6 +289,7 @@ class GroupMemory:
         await tx.put(state.GROUP, key, state.encode_member(Membership(self.member.group, state=LEFT)))
 
     def _forget_all(self) -> None:
+        self.settle(list(self.intents))
         for held in (self.epochs, self.views, self.fences, self.staged, self.intents):
             held.clear()
 

@@ -123,8 +123,7 @@ class Writer:
             async with self._services.store.transaction() as tx:
                 for one in done:
                     await tx.delete(state.INTENT, state.prefix(self._group) + one)
-            for one in done:
-                self._memory.intents.pop(one, None)
+            self._memory.settle(done)
             self.tell()
 
     def _so_already(self, intent: Intent) -> bool:

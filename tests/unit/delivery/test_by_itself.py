@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,8 @@ from broker_crypto import limits
 from broker_crypto.delivery import plan
 from broker_crypto.delivery.plan import Habits
 from broker_crypto.records import TopicFacts
+from broker_crypto.storage.memory import MemoryStore
+from broker_crypto.storage.port import Transaction
 from tests.support.world import Actor, World, same_epoch
 from tests.unit.delivery.test_removal import done, last_commit, names, trio
 
@@ -140,3 +144,42 @@ async def test_a_locked_out_admin_with_a_removal_asked_for_sends_resync_and_remo
     world.clock.advance(700)
     await world.settle(ops, reader)
     assert same_epoch(ops, reader)
+
+
+class LateStore(MemoryStore):
+    """The next transaction that is committed tells its caller only when it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: asyncio.Event | None = None
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        return self._late()
+
+    @asynccontextmanager
+    async def _late(self) -> AsyncIterator[Transaction]:
+        held, self.held = self.held, None
+        async with super().transaction() as tx:
+            yield tx
+        if held is not None:
+            await held.wait()
+
+
+@pytest.mark.parametrize("what", ["rotate", "leave"])
+async def test_what_was_done_before_its_asker_went_on_is_done_once(world: World, what: str) -> None:
+    store = LateStore()
+    ops, writer = world.actor("ops"), world.actor("writer-1", store=store)
+    await world.settle(ops, writer)
+    released = store.held = asyncio.Event()
+    asked = asyncio.ensure_future(writer.group.rotate() if what == "rotate" else writer.group.leave())
+    await asyncio.sleep(0.01)
+    writer.loop.poke(reload=True)
+    await world.settle(writer, ops)
+    assert writer.state == ("member" if what == "rotate" else "left")
+    epoch = ops.epoch
+    released.set()
+    await asyncio.wait_for(asked, 1)
+    world.clock.advance(3)
+    await world.settle(writer, ops)
+    assert not writer.loop.memory.intents
+    assert ops.epoch == epoch
