@@ -341,6 +341,8 @@ class Agent:
         if running is None:
             return
         grown = view.epochs.keys() - running.view.epochs.keys()
+        if view.current < running.view.current:  # it begins anew: what was not there may be now
+            self._missing.clear()
         running.view, running.closed = view, closed
         for name, other in self._running.items():
             if name == group or grown:

@@ -244,6 +244,8 @@ class GroupLoop:
                 raise errors.AgentClosed()
             self._raise_if_hopeless(kind)
             await self.changed()
+        if self.member.state == LEFT and kind != plan.LEAVE:
+            raise errors.NotAMember("this agent has left before it was done", group=self.group)
 
     def _raise_if_hopeless(self, kind: str) -> None:
         """Raise what keeps an intent from being settled: a halt, no place in the group, a log that cannot be followed."""

@@ -259,6 +259,16 @@ async def test_who_leaves_seals_nothing_from_then_on_keeps_no_key_and_is_removed
     assert isinstance(again.closed, errors.NotAMember)
 
 
+async def test_what_was_asked_before_leaving_and_not_done_is_said_not_to_be(world: World) -> None:
+    ops, writer, reader = await trio(world)
+    turning, leaving = asyncio.ensure_future(writer.group.rotate()), asyncio.ensure_future(writer.group.leave())
+    await asyncio.sleep(0.01)
+    await writer.turn()
+    await asyncio.wait_for(leaving, 1)
+    with pytest.raises(errors.NotAMember, match="left"):
+        await asyncio.wait_for(turning, 1)
+
+
 async def test_who_left_comes_back_when_asked_and_only_then(world: World) -> None:
     ops, writer, reader = await trio(world)
     await done(world, writer.group.leave(), writer, ops, reader)
