@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.agents import Realm, connect
 from tests.support.autopsy import judge
+from tests.support.condemned import HUNG
 from tests.support.counting import Point
 from tests.support.execution import PARTS, Cell, Scene
 from tests.support.servers import NatsServer
@@ -49,6 +50,7 @@ class Kills:
     def __init__(self, life: str, cells: asyncio.Queue[Cell], realm: Realm) -> None:
         self.life, self.cells, self.realm = life, cells, realm
         self.kills = 0
+        self.hung: list[str] = []
 
     async def moments(self) -> list[tuple[Point, str]]:
         """Before and after every call of a life that nobody ends."""
@@ -70,6 +72,9 @@ class Kills:
                     except AssertionError as error:
                         raise AssertionError(f"killed {moment} {point}, {away=}") from error
                     return
+                if code == HUNG:  # told, and tried again: a machine that stands still for so long ends all that live at that moment
+                    self.hung.append(f"hung, {moment} {point}: {cell.said()}")
+                    continue
                 assert code == 0, (point, code, cell.said())
         raise AssertionError(f"not reached: {moment} {point}")
 
@@ -97,6 +102,8 @@ async def test_a_kill_at_any_call_loses_nothing_tears_nothing_and_what_was_asked
         async with asyncio.TaskGroup() as group:
             for one in wanted:
                 group.create_task(kills.kill(*one))
+    kills_told.extend(kills.hung)
+    assert len(kills.hung) <= CELLS, kills.hung
     assert kills.kills == len(wanted)
     points = [point for point, moment in moments if moment == "before"]
     assert len(points) >= PARTS[life].at_least

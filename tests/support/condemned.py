@@ -31,7 +31,8 @@ from broker_crypto.testing import Moment
 from broker_crypto_nats import SecureNats
 from tests.support.counting import Calls, CountedStore, Gate, Point, counted
 
-LIFE_SECONDS = 60  # SIGALRM behind it: a life that hangs is no kill
+LIFE_SECONDS = 120  # SIGALRM behind it: a life that hangs is no kill
+HUNG = 98  # its exit code
 
 
 def say(**what: Any) -> None:
@@ -320,6 +321,20 @@ def read_line() -> bytes:
     return line
 
 
+def tell_what_waits(*_: object) -> None:
+    """A life hangs: say where each of its tasks stands, and end."""
+    for task in asyncio.all_tasks(asyncio.get_event_loop_policy().get_event_loop()):
+        task.print_stack(file=sys.stderr)
+    for loop in [one for one in gc.get_objects() if isinstance(one, GroupLoop)]:
+        memory, kinds = loop.memory, [(intent.kind, intent.refused) for intent in loop.memory.intents.values()]
+        print(
+            f"{loop.member.state}, epoch {loop.member.chain and loop.member.chain.epoch}, {kinds}, {memory.stale_intents=}", file=sys.stderr
+        )
+        print(f"{loop.trouble=}, held {loop.writer.appends.held()}, {len(memory.staged)} staged, head {loop.head}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(HUNG)
+
+
 def serve() -> None:
     gc.collect()
     gc.freeze()
@@ -329,6 +344,7 @@ def serve() -> None:
             continue
         pid = os.fork()
         if not pid:
+            signal.signal(signal.SIGALRM, tell_what_waits)
             signal.alarm(LIFE_SECONDS)
             try:
                 asyncio.run(live(order))
