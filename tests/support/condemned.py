@@ -326,11 +326,8 @@ def tell_what_waits(*_: object) -> None:
     for task in asyncio.all_tasks(asyncio.get_event_loop_policy().get_event_loop()):
         task.print_stack(file=sys.stderr)
     for loop in [one for one in gc.get_objects() if isinstance(one, GroupLoop)]:
-        memory, kinds = loop.memory, [(intent.kind, intent.refused) for intent in loop.memory.intents.values()]
-        print(
-            f"{loop.member.state}, epoch {loop.member.chain and loop.member.chain.epoch}, {kinds}, {memory.stale_intents=}", file=sys.stderr
-        )
-        print(f"{loop.trouble=}, held {loop.writer.appends.held()}, {len(memory.staged)} staged, head {loop.head}", file=sys.stderr)
+        kinds = [(intent.kind, intent.refused) for intent in loop.memory.intents.values()]
+        print(f"{loop.member.state}, {kinds}, {loop.memory.stale_intents=}, {loop.trouble=}, head {loop.head}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(HUNG)
 
