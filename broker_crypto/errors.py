@@ -30,11 +30,13 @@ from typing import Any, ClassVar
 
 
 class BrokerCryptoError(Exception):
-    """The root. `code` is a stable word for metrics, `retriable` whether the same call may succeed later, `hint` the cure."""
+    """The root. `code` is a stable word for metrics, `retriable` whether the same call may succeed later, `hint` the cure:
+    the class's, or that of one error where more is known of its place.
+    """
 
     code: ClassVar[str] = "error"
     retriable: ClassVar[bool] = False
-    hint: ClassVar[str] = ""
+    hint: str = ""
 
     def __init__(self, what: str = "", **fields: Any) -> None:
         self.what = what

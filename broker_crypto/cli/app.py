@@ -77,6 +77,6 @@ def exit_code(error: BrokerCryptoError) -> int:
 def _usage(error: click.ClickException, arguments: Sequence[str]) -> int:
     where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "broker-crypto"
     wrong = UsageError(error.format_message().rstrip("."))
-    wrong.hint = f"{where} --help"  # type: ignore[misc]
+    wrong.hint = f"{where} --help"
     output.fail(wrong, as_json="--json" in arguments)
     return USAGE

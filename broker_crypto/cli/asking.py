@@ -163,7 +163,7 @@ class Brokers:
 def with_cure(error: errors.BrokerUnavailable) -> errors.BrokerUnavailable:
     """The same error, saying what an admin can do about a topic out of reach."""
     topic = error.fields.get("topic", "TOPIC")
-    error.hint = f"wait for the broker, or `--without {topic}`: everything that they ever wrote there is then refused"  # type: ignore[misc]
+    error.hint = f"wait for the broker, or `--without {topic}`: everything that they ever wrote there is then refused"
     return error
 
 

@@ -105,7 +105,7 @@ async def _log_now(loaded: policy.Policy, name: str) -> _Log:
         try:
             chain = await resetting.chain_of(log, section.log_name)
         except GroupLogTruncated as error:
-            error.hint = CUT  # type: ignore[misc]
+            error.hint = CUT
             raise
         except BrokerUnavailable as error:
             return _Log(None, f"not there ({error.what}): the agent makes it anew")

@@ -301,7 +301,7 @@ class Troubles:
         broker, follower = self.sim.broker, self.sim.follower(self.sim.broker)
         for _ in range(20):
             self._put(b"junk")
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(3.0)  # of the run's own time: what was written is read by then
             follower.follow()
             made = [ended.entry.position for ended in follower.ended.values()]
             there = [entry.position for entry in broker.entries(GROUP)]
@@ -312,7 +312,7 @@ class Troubles:
         for node in self.sim.nodes:
             node.offline = True
         broker.wake()
-        await asyncio.sleep(8.0)
+        await asyncio.sleep(8.0)  # of the run's own time: whoever was in a call has ended it, and compares when it is back
         follower.follow()
         made = [ended.entry.position for ended in follower.ended.values()]
         self.sim.note(None, f"the record at {made[-1]} is rewritten")

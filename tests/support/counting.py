@@ -43,7 +43,7 @@ class Calls:
         point = self.enter(call)
         try:
             result = await run()
-        except Exception:
+        except Exception:  # whatever it is, the call has ended; a cancelled one has not
             self.left(point)
             raise
         self.left(point)

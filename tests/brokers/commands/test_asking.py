@@ -223,7 +223,7 @@ async def test_who_is_no_admin_is_told_so_and_nothing_is_asked(alice: Shell, bob
     async with running(bob) as member:
         for words in (["remove", "orders", ALICE, "--yes"], ["readmit", "orders", ALICE], ["revoke", "orders", "00" * 32, "--yes"]):
             assert "only an admin" in await refused(bob, 1, "group", *words)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # the agent looks for rows of others once a second: it has had its chance to find one
         assert not member.groups["orders"].intents
 
 
